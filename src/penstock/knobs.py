@@ -1,0 +1,27 @@
+"""Run-time numbers, bounded: what a person or the tuner may turn while requests flow.
+
+A knob is one field: its type's bounds are enforced wherever knobs are read (config file, admin API, journal).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+
+class Knobs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Every number the scheduler may be tuned by, with its bounds."""
+
+    depth_s: Annotated[float, Meta(ge=0, le=1e9, description="seconds of predicted prefill a node may have waiting when it is given more; engine queues stay this shallow")] = 0.15
+    margin: Annotated[float, Meta(ge=0, le=10, description="share added to a predicted time to first token before it is held against a deadline")] = 0.05
+    queue_max: Annotated[int, Meta(ge=1, le=1_000_000, description="requests that may wait for one model")] = 5_000
+    queue_ttl_s: Annotated[float, Meta(gt=0, le=86_400, description="longest wait of a request whose class has no deadline")] = 60.0
+    kv_share: Annotated[float, Meta(gt=0, le=1e9, description="share of a node's KV memory that reservations may fill")] = 0.95
+    scan: Annotated[int, Meta(ge=1, le=256, description="queue heads one dispatch pass looks at")] = 8
+    sample: Annotated[int, Meta(ge=1, le=1024, description="nodes scored beside prefix holders when a model has more than 16")] = 6
+    retry_share: Annotated[float, Meta(ge=0, le=1, description="retries allowed as a share of requests")] = 0.2
+    breaker_failures: Annotated[int, Meta(ge=1, le=1000, description="failures in a row that open a node's breaker")] = 5
+    breaker_successes: Annotated[int, Meta(ge=1, le=1000, description="successes that close it again")] = 2
+    breaker_open_s: Annotated[float, Meta(gt=0, le=3600, description="seconds an open breaker waits before it lets a request try")] = 30.0
