@@ -1,0 +1,24 @@
+"""What every test sees: one hypothesis profile, traces in `PENSTOCK_DATA`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# The machines that run this are slow and shared: a deadline on one example would measure the neighbours.
+settings.register_profile("penstock", deadline=None, max_examples=60, derandomize=True, database=None)
+settings.load_profile("penstock")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder with public traces; a test that needs it is skipped where it is absent."""
+    folder = Path(os.environ.get("PENSTOCK_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no traces in {folder}; set PENSTOCK_DATA")
+    return folder
