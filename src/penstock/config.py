@@ -21,14 +21,14 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """A section of the configuration: immutable, and an unknown key in it is an error."""
 
 
-class Tls(Part):
+class Tls(Part, frozen=True, kw_only=True):
     cert: str
     """PEM file with the certificate chain."""
     key: str
     """PEM file with the private key."""
 
 
-class Listen(Part):
+class Listen(Part, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8080
     tls: Tls | None = None
@@ -38,7 +38,7 @@ class Listen(Part):
     """Host header values accepted; empty accepts any well-formed one."""
 
 
-class Key(Part):
+class Key(Part, frozen=True, kw_only=True):
     """A caller's key: exactly one of `env`, `sha256`."""
 
     name: Name
@@ -50,7 +50,7 @@ class Key(Part):
     max_priority: Annotated[int, Meta(ge=1, le=5)] = 5
 
 
-class Node(Part):
+class Node(Part, frozen=True, kw_only=True):
     name: Name
     url: Annotated[str, Meta(pattern="^https?://[^/?#@ ]+(/[^?# ]*)?$")]
     models: tuple[str, ...] = ()
@@ -66,14 +66,14 @@ class Node(Part):
     """Name of a shipped profile, for KV size and starting rates."""
 
 
-class Range(Part):
+class Range(Part, frozen=True, kw_only=True):
     gt: float | None = None
     ge: float | None = None
     lt: float | None = None
     le: float | None = None
 
 
-class When(Part):
+class When(Part, frozen=True, kw_only=True):
     """What a request must match, all of it. Names are globs."""
 
     model: str | None = None
@@ -83,7 +83,7 @@ class When(Part):
     prompt_tokens: Range | None = None
 
 
-class Class(Part):
+class Class(Part, frozen=True, kw_only=True):
     """A task class. Rules are tried in order; the first that matches names the class."""
 
     name: Name
@@ -99,7 +99,7 @@ class Class(Part):
     """Deadline of the whole answer."""
 
 
-class Pool(Part):
+class Pool(Part, frozen=True, kw_only=True):
     """A named group of nodes that serves some models."""
 
     name: Name
@@ -107,7 +107,7 @@ class Pool(Part):
     models: tuple[str, ...] = ()
 
 
-class Policy(Part):
+class Policy(Part, frozen=True, kw_only=True):
     """Which policy of each kind decides; `module:Class` names one from outside."""
 
     order: str = "deadline"
@@ -117,7 +117,7 @@ class Policy(Part):
     pick: str = "best"
 
 
-class Hold(Part):
+class Hold(Part, frozen=True, kw_only=True):
     quiet_s: Annotated[float, Meta(ge=0, le=3600)] = 5.0
     """Seconds of silence before a waiting stream is committed with 200."""
     interval_s: Annotated[float, Meta(gt=0, le=3600)] = 15.0
@@ -126,7 +126,7 @@ class Hold(Part):
     """Feed waiting JSON calls newlines, as DeepSeek's API does."""
 
 
-class Limits(Part):
+class Limits(Part, frozen=True, kw_only=True):
     request_line_bytes: Count = 8_192
     header_line_bytes: Count = 8_192
     headers_bytes: Count = 32_768
@@ -152,7 +152,7 @@ class Limits(Part):
     n: Count = 16
 
 
-class Config(Part):
+class Config(Part, frozen=True, kw_only=True):
     listen: Listen = Listen()
     admin: Listen = Listen(port=8081)
     admin_key_env: str | None = None

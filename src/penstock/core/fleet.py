@@ -1,0 +1,180 @@
+"""The nodes as the core sees them: what each was given, what it has learned of it, and whether it may be given more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import inf
+
+from penstock import config
+from penstock.core.breaker import Breaker
+from penstock.core.flight import Flight
+from penstock.core.memory import Memory
+from penstock.core.predict import Decode, Prefill
+from penstock.facts import NodeSnapshot, Profile, Signals
+from penstock.knobs import Knobs
+
+MAX_RUNNING = 256
+"""Requests at once on a node that does not say how many it takes: vLLM's default `max_num_seqs`."""
+PACED_DEPTH = 0.2
+"""Share of `depth_s` that may wait on a node whose prefill is paced: the pauses must reach the engine as pauses."""
+LATE_PREFILLS = 4
+"""A node late with a first token is given no more than this many prompts."""
+STALE_S = 5.0
+ENGINE_QUEUE = 5
+"""A node that reports this many waiting requests has enough (llm-d's queue threshold)."""
+
+
+class Node:
+    """One engine. `free_at` is when it is predicted to be able to begin another prefill."""
+
+    __slots__ = (
+        "base_s",
+        "bit",
+        "breaker",
+        "busy_until",
+        "config",
+        "decode",
+        "free_at",
+        "gap_s",
+        "index",
+        "limit",
+        "max_running",
+        "memory",
+        "models",
+        "name",
+        "pending_s",
+        "prefill",
+        "prefill_s",
+        "prefilling",
+        "progress_at",
+        "reported",
+        "reported_at",
+        "running",
+        "share",
+        "state",
+        "token_s",
+    )  # fmt: skip
+
+    def __init__(self, index: int, node: config.Node, knobs: Knobs, profile: Profile | None) -> None:
+        self.index, self.bit, self.name, self.config = index, 1 << index, node.name, node
+        self.models: tuple[str, ...] | None = node.models or None
+        self.state = "up"
+        self.breaker = Breaker()
+        known = profile.max_sequences if profile else MAX_RUNNING
+        self.max_running = node.max_running or known
+        self.limit = float(self.max_running)
+        kv = node.kv_tokens or (profile.kv_tokens if profile else None)
+        self.memory = Memory(inf if kv is None else kv * knobs.kv_share)
+        self.prefill, self.decode = Prefill(profile), Decode()
+        self.base_s, self.token_s = self.prefill.base_s, self.prefill.token_s
+        self.running = self.prefilling = 0
+        self.pending_s = self.prefill_s = self.gap_s = 0.0
+        self.busy_until = self.free_at = -inf
+        self.share = 1.0
+        self.progress_at = -inf
+        self.reported, self.reported_at = Signals(), -inf
+
+    def takes(self, tokens: int, now: float) -> bool:
+        """Whether it is up and has a slot and KV memory for `tokens`."""
+        return (
+            self.state == "up"
+            and self.running < self.limit
+            and self.memory.fits(tokens)
+            and self.breaker.allows(self.running, now)
+            and not ((self.reported.waiting or 0) >= ENGINE_QUEUE and now - self.reported_at < STALE_S and self.prefilling)
+        )
+
+    def opens_at(self, depth_s: float) -> float:
+        """When its prefill backlog is short enough for another request."""
+        return self.free_at - (depth_s if self.share >= 1.0 else depth_s * PACED_DEPTH)
+
+    def has_room(self, depth_s: float, now: float) -> bool:
+        if self.prefilling >= LATE_PREFILLS and now > self.busy_until + depth_s:
+            return False
+        return self.opens_at(depth_s) <= now
+
+    def give(self, flight: Flight, tokens: int, now: float) -> None:
+        """A request was forwarded to it, with `flight.uncached` and `tokens` of KV memory reserved."""
+        own_s = flight.own_s = self.base_s + flight.uncached * self.token_s
+        self.running += 1
+        self.memory.reserve(flight.request.id, tokens)
+        if now >= self.free_at:
+            self.gap_s = 0.0
+        if self.busy_until <= now:
+            self.busy_until = now
+            if not self.prefilling:
+                self.prefill.began(now)
+        self.busy_until += own_s
+        flight.done_at = self.busy_until
+        self.gap_s += own_s * (1.0 / self.share - 1.0)
+        self.free_at = self.busy_until + self.gap_s
+        self.prefill_s += own_s
+        if flight.request.stream:
+            self.prefilling += 1
+            self.pending_s += own_s
+
+    def first_token(self, flight: Flight, now: float) -> None:
+        self.prefill.first_token(flight.uncached, now)
+        self.base_s, self.token_s = self.prefill.base_s, self.prefill.token_s
+        self._prefilled(flight, now)
+
+    def _prefilled(self, flight: Flight, now: float) -> None:
+        self.prefilling -= 1
+        self.pending_s = self.pending_s - flight.own_s if self.prefilling else 0.0
+        self.busy_until = now + self.pending_s
+        self.free_at = self.busy_until + self.gap_s
+
+    def take_back(self, flight: Flight, now: float) -> None:
+        """The request ended, however it did."""
+        self.running -= 1
+        self.memory.settle(flight.request.id)
+        if flight.request.stream:
+            if flight.first < 0:
+                self._prefilled(flight, now)
+        elif flight.done_at > now:
+            early = min(flight.own_s, self.busy_until - now)
+            self.busy_until -= early
+            self.free_at -= early
+
+    def learn_whole(self, flight: Flight, now: float) -> None:
+        """A JSON answer shows no first token, but its whole time bounds the prefill's."""
+        if now - flight.forwarded < flight.own_s:
+            self.prefill.learn(flight.uncached, now - flight.forwarded)
+            self.base_s, self.token_s = self.prefill.base_s, self.prefill.token_s
+
+    def progress(self, tokens: int, stream_s: float, tpot_s: float, now: float) -> None:
+        """Learn the decode rate of the last interval and set the pace of prefill that keeps `tpot_s`."""
+        if self.progress_at > -inf and now > self.progress_at:
+            # Prefill given in the interval stands for prefill done in it; over a few intervals the two are equal.
+            self.decode.learn(tokens, stream_s, min(1.0, self.prefill_s / (now - self.progress_at)))
+            self.share = 1.0 if tpot_s == inf else self.decode.prefill_share(tpot_s)
+        self.progress_at, self.prefill_s = now, 0.0
+
+    def snapshot(self, prefix_blocks: int, now: float) -> NodeSnapshot:
+        return NodeSnapshot(
+            name=self.name,
+            state=self.state,
+            breaker=str(self.breaker.state),
+            running=self.running,
+            prefilling=self.prefilling,
+            backlog_s=max(0.0, self.free_at - now),
+            kv_reserved_tokens=self.memory.reserved,
+            kv_tokens=None if self.memory.capacity == inf else int(self.memory.capacity),
+            prefill_tokens_per_s=1 / self.token_s,
+            itl_s=self.decode.itl_s,
+            prefix_blocks=prefix_blocks,
+            reported=self.reported,
+        )
+
+
+def nodes_of(settings: config.Config, knobs: Knobs, profiles: Mapping[str, Profile], old: Mapping[str, Node], first: int) -> list[Node]:
+    """The configured nodes; one that was there before under the same name and URL stays as it is. New ones are numbered from `first`."""
+    nodes = []
+    for node in settings.nodes:
+        before = old.get(node.name)
+        if before is not None and before.config == node:
+            nodes.append(before)
+        else:
+            nodes.append(Node(first, node, knobs, profiles.get(node.profile or "")))
+            first += 1
+    return nodes

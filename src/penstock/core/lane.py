@@ -1,0 +1,57 @@
+"""A lane: the nodes that serve one model and the requests that wait for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from penstock import config
+from penstock.core.fleet import Node
+from penstock.core.queue import Queue
+from penstock.facts import LaneSnapshot
+
+ANY = "*"
+"""The lane of the nodes that have not said what they serve."""
+
+
+class Lane:
+    __slots__ = ("blocked", "drain_s", "drained_at", "model", "nodes", "queue")
+
+    def __init__(self, model: str, nodes: list[Node]) -> None:
+        self.model, self.nodes = model, nodes
+        self.queue = Queue()
+        self.blocked = False
+        """In the last pass no node had a slot or KV memory: the queue drains as answers end, not as prefills do."""
+        self.drain_s = 0.0
+        """Running mean of the seconds between dispatches from the queue; 0 while unknown."""
+        self.drained_at = 0.0
+
+    def drained(self, now: float) -> None:
+        """A waiting request was dispatched."""
+        if self.drained_at:
+            gap = now - self.drained_at
+            self.drain_s = gap if not self.drain_s else self.drain_s * 0.95 + gap * 0.05
+        self.drained_at = now
+
+    def snapshot(self, now: float) -> LaneSnapshot:
+        waiting = self.queue.flights()
+        classes: dict[str, int] = {}
+        for flight in waiting:
+            classes[flight.task.name] = classes.get(flight.task.name, 0) + 1
+        oldest = max((now - flight.arrived for flight in waiting), default=0.0)
+        rate = 1 / self.drain_s if self.drain_s > 0 else 0.0
+        return LaneSnapshot(model=self.model, waiting=len(waiting), oldest_s=oldest, drained_per_s=rate, classes=classes)
+
+
+def served(nodes: Sequence[Node], pools: Iterable[config.Pool]) -> dict[str, list[Node]]:
+    """Model -> the nodes that serve it. A pool that names the model keeps it to the pool's nodes."""
+    open_nodes = [node for node in nodes if node.models is None]
+    models = dict.fromkeys(model for node in nodes for model in node.models or ())
+    models.update(dict.fromkeys(model for pool in pools for model in pool.models))
+    table = {}
+    for model in models:
+        members = {name for pool in pools if model in pool.models for name in pool.nodes}
+        able = [node for node in nodes if node.models is None or model in node.models]
+        table[model] = [node for node in able if node.name in members] if members else able
+    if open_nodes:
+        table[ANY] = open_nodes
+    return table

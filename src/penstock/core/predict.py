@@ -1,0 +1,136 @@
+"""What the core expects: a node's prefill time from its uncached tokens, its token rate beside prefill, answers' lengths.
+
+Everything is learned from what the wire shows (when requests were sent, first tokens seen, tokens counted), starts from
+a profile or a plain guess, and forgets, so that a node that changes is followed.
+"""
+
+from __future__ import annotations
+
+from penstock.facts import Profile
+
+
+class Line:
+    """y = a + b*x by least squares with exponential forgetting, held near a prior while it has seen little."""
+
+    __slots__ = ("a", "b", "forget", "n", "prior", "sums")
+
+    def __init__(self, a: float, b: float, span: float, forget: float = 0.98, weight: float = 0.05) -> None:
+        """A prior line, believed as much as `weight` observations at x = 0 and at x = `span`."""
+        self.a, self.b = a, b
+        self.forget = forget
+        end = a + b * span
+        self.prior = (2 * weight, weight * span, weight * span * span, weight * (a + end), weight * span * end)
+        self.sums = [0.0, 0.0, 0.0, 0.0, 0.0]
+        self.n = 0
+
+    def learn(self, x: float, y: float) -> None:
+        sums, keep = self.sums, self.forget
+        for i, term in enumerate((1.0, x, x * x, y, x * y)):
+            sums[i] = sums[i] * keep + term
+        self.n += 1
+        n, sx, sxx, sy, sxy = (seen + known for seen, known in zip(sums, self.prior, strict=True))
+        b = (n * sxy - sx * sy) / (n * sxx - sx * sx)
+        self.a, self.b = (sy - b * sx) / n, b
+
+    def at(self, x: float) -> float:
+        return self.a + self.b * x
+
+
+GUESS_BASE_S = 0.02
+GUESS_TOKEN_S = 1 / 8_000
+SAME_STEP_S = 0.002
+"""First tokens closer than this came out of one engine step: their prompts were computed together."""
+OUTLIER = 4.0
+
+
+class Prefill:
+    """Seconds of prefill as base + rate * uncached tokens, from the gaps between a busy node's first tokens."""
+
+    __slots__ = ("base_s", "line", "mark", "pending_s", "pending_tokens", "token_s")
+
+    def __init__(self, profile: Profile | None) -> None:
+        self.base_s = GUESS_BASE_S if profile is None else profile.c0_s
+        self.token_s = GUESS_TOKEN_S if profile is None else profile.c3_s + profile.c0_s / profile.chunk_tokens
+        self.line = Line(self.base_s, self.token_s, 4_000)
+        self.mark = 0.0
+        self.pending_tokens = 0
+        self.pending_s = -1.0
+
+    def began(self, now: float) -> None:
+        """An idle node was given work."""
+        self.mark = now
+
+    def first_token(self, uncached: int, now: float) -> None:
+        gap = now - self.mark
+        self.mark = now
+        if gap < SAME_STEP_S and self.pending_s >= 0:
+            self.pending_tokens += uncached
+            self.pending_s += gap
+            return
+        if self.pending_s >= 0:
+            self.learn(self.pending_tokens, self.pending_s)
+        self.pending_tokens, self.pending_s = uncached, gap
+
+    def learn(self, tokens: int, seconds: float) -> None:
+        line = self.line
+        if line.n > 10:
+            seconds = min(seconds, OUTLIER * (self.base_s + tokens * self.token_s) + GUESS_BASE_S)
+        line.learn(tokens, seconds)
+        n, sx, sxx, sy, sxy = (seen + known for seen, known in zip(line.sums, line.prior, strict=True))
+        if line.b <= 0:
+            self.base_s, self.token_s = max(sy / n, 0.0), 1e-9
+        elif line.a < 0:
+            self.base_s, self.token_s = 0.0, sxy / sxx
+        else:
+            self.base_s, self.token_s = line.a, line.b
+
+
+class Decode:
+    """A stream's tokens a second against the share of time its node prefills: both compete for the same steps."""
+
+    __slots__ = ("itl_s", "line")
+
+    def __init__(self) -> None:
+        self.line = Line(50.0, -45.0, 1.0, forget=0.9)
+        self.itl_s = 0.0
+
+    def learn(self, tokens: int, stream_s: float, prefill_share: float) -> None:
+        if tokens <= 0 or stream_s <= 0:
+            return
+        rate = tokens / stream_s
+        self.line.learn(prefill_share, rate)
+        self.itl_s = 1 / rate if not self.itl_s else self.itl_s * 0.7 + 0.3 / rate
+
+    def prefill_share(self, tpot_s: float) -> float:
+        """The largest share of time the node may prefill for its streams to keep `tpot_s`; 1 while little is known."""
+        if self.line.n < 5 or self.line.b >= 0:
+            return 1.0
+        share = (1 / tpot_s - self.line.a) / self.line.b
+        return min(1.0, max(MIN_PREFILL_SHARE, share))
+
+
+MIN_PREFILL_SHARE = 0.2
+
+
+class Lengths:
+    """Output tokens by key (model and class): a running mean and a running high quantile (stochastic approximation)."""
+
+    __slots__ = ("known", "quantile", "start")
+
+    def __init__(self, start: float = 256.0, quantile: float = 0.8) -> None:
+        self.start, self.quantile = start, quantile
+        self.known: dict[tuple[str, str], tuple[float, float]] = {}
+
+    def learn(self, key: tuple[str, str], tokens: int) -> None:
+        mean, high = self.known.get(key, (float(tokens), self.start))
+        mean += 0.02 * (tokens - mean)
+        high *= 1 + 0.05 * (self.quantile if tokens > high else self.quantile - 1)
+        self.known[key] = (mean, max(1.0, high))
+
+    def mean(self, key: tuple[str, str], max_tokens: int) -> float:
+        mean = self.known.get(key, (0.0, 0.0))[0]
+        return min(mean, max_tokens) if max_tokens else mean
+
+    def high(self, key: tuple[str, str], max_tokens: int) -> int:
+        high = int(self.known.get(key, (0.0, self.start))[1]) + 1
+        return min(high, max_tokens) if max_tokens else high

@@ -1,0 +1,89 @@
+"""Which node: candidates, scores, pick.
+
+With more than `ALL` nodes only prefix holders and a few sampled nodes are scored, so that a decision costs the same at
+800 nodes as at 8 (sampling keeps the load even: Mitzenmacher 2001).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+import msgspec
+
+from penstock import config
+from penstock.core.fleet import Node
+from penstock.core.flight import Flight
+from penstock.core.prefix import PrefixIndex
+from penstock.facts import BLOCK_TOKENS
+from penstock.knobs import Knobs
+from penstock.policy import PICK, SCORE, find
+from penstock.policy.views import Pick, Score
+
+ALL = 16
+HOLDERS = 4
+
+
+class Choice(msgspec.Struct, gc=False):
+    """A node for a request, and why."""
+
+    node: Node
+    uncached: int
+    score: float
+    ready_s: float
+    """Predicted seconds from now to its first token there."""
+
+
+class Router:
+    def __init__(self, policy: config.Policy, prefixes: PrefixIndex, rng: Random) -> None:
+        self.scores: list[tuple[float, Score]] = [
+            (weight, find(SCORE, name, f"policy.score.{name}")) for name, weight in policy.score.items()
+        ]
+        self.single: Score | None = self.scores[0][1] if len(self.scores) == 1 and self.scores[0][0] > 0 else None
+        self.picker: Pick = find(PICK, policy.pick, "policy.pick")
+        self.prefixes, self.rng = prefixes, rng
+
+    def candidates(self, flight: Flight, nodes: Sequence[Node], holders: dict[int, int], sample: int, hint: Node | None) -> list[Node]:
+        if len(nodes) <= ALL:
+            return list(nodes)
+        drawn = {node.index: node for node in self.rng.sample(nodes, min(sample, len(nodes)))}
+        if hint is not None:
+            drawn[hint.index] = hint
+        if holders:
+            deepest = sorted(holders, key=holders.__getitem__, reverse=True)[:HOLDERS]
+            # Positions in a lane follow node numbers unless nodes came and went: look the number up only where it fits.
+            for index in deepest:
+                if index < len(nodes) and nodes[index].index == index:
+                    drawn[index] = nodes[index]
+        return list(drawn.values())
+
+    def choose(self, flight: Flight, nodes: Sequence[Node], tokens: int, knobs: Knobs, now: float, hint: Node | None = None) -> Choice | None:
+        """The best node that has a slot and memory for `tokens`, whether or not its prefill backlog has room yet."""
+        request = flight.request
+        holders = self.prefixes.match(request.blocks) if request.blocks else {}
+        able = [
+            node
+            for node in self.candidates(flight, nodes, holders, knobs.sample, hint)
+            if not (flight.tried and flight.tried & node.bit) and node.takes(tokens, now)
+        ]
+        if not able:
+            return None
+        if holders:
+            most = request.prompt_tokens - 1
+            cached = [min(holders.get(node.index, 0) * BLOCK_TOKENS, most) for node in able]
+        else:
+            cached = [0] * len(able)
+        scores = self.score(flight, able, cached, now)
+        index = self.picker.pick(scores, able, self.rng)
+        node = able[index]
+        uncached = request.prompt_tokens - cached[index]
+        wait = node.free_at - now
+        return Choice(node, uncached, scores[index], (wait if wait > 0 else 0.0) + node.base_s + uncached * node.token_s)
+
+    def score(self, flight: Flight, nodes: Sequence[Node], cached: Sequence[int], now: float) -> list[float]:
+        if self.single is not None:
+            return self.single.score(flight, nodes, cached, now)
+        total = [0.0] * len(nodes)
+        for weight, policy in self.scores:
+            total = [sum_ + weight * part for sum_, part in zip(total, policy.score(flight, nodes, cached, now), strict=True)]
+        return total

@@ -1,0 +1,1 @@
+"""Which waiting request goes first."""

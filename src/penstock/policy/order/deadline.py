@@ -1,0 +1,22 @@
+"""Earliest deadline first, inside priority.
+
+Optimal on one machine whenever any order meets all deadlines (Liu and Layland, 1973); with admission that refuses what
+cannot be met, it stays there under overload.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from penstock.policy.views import FlightView
+
+PATIENCE_S = 60.0
+"""A request without a deadline is ordered as if due this long after it arrived, so that it is passed over but not for ever."""
+
+
+class Deadline(msgspec.Struct, frozen=True):
+    def key(self, flight: FlightView) -> float:
+        return min(flight.due, flight.arrived + PATIENCE_S)

@@ -1,0 +1,128 @@
+"""What each kind of policy looks at, and the one method it has.
+
+Law: views are read, never written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+from typing import Protocol
+
+from penstock.facts import Outcome, Request, Signals
+
+
+class FlightView(Protocol):
+    """A request in the core, as policies see it. Times are seconds on the core's clock."""
+
+    @property
+    def request(self) -> Request: ...
+
+    @property
+    def arrived(self) -> float: ...
+
+    @property
+    def due(self) -> float:
+        """When its first token is due; infinite without a deadline."""
+        ...
+
+    @property
+    def priority(self) -> int: ...
+
+
+class MemoryView(Protocol):
+    """A node's KV memory in tokens; `capacity` is infinite while the size is unknown."""
+
+    @property
+    def capacity(self) -> float: ...
+
+    @property
+    def reserved(self) -> int: ...
+
+
+class NodeView(Protocol):
+    """A node, as policies see it."""
+
+    @property
+    def index(self) -> int: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def running(self) -> int:
+        """Requests forwarded to it and not ended."""
+        ...
+
+    @property
+    def max_running(self) -> int: ...
+
+    @property
+    def free_at(self) -> float:
+        """When it is predicted to be able to begin another prefill."""
+        ...
+
+    @property
+    def base_s(self) -> float:
+        """Learned time to first token of an empty prompt."""
+        ...
+
+    @property
+    def token_s(self) -> float:
+        """Learned prefill seconds a token."""
+        ...
+
+    @property
+    def memory(self) -> MemoryView: ...
+
+    @property
+    def reported(self) -> Signals: ...
+
+
+class AdmitView(Protocol):
+    """What is known when a request asks to wait."""
+
+    @property
+    def waiting(self) -> int: ...
+
+    @property
+    def queue_max(self) -> int: ...
+
+    @property
+    def predicted_s(self) -> float:
+        """Predicted time to its first token from now, at the node and place in the queue that serve it best."""
+        ...
+
+    @property
+    def left_s(self) -> float:
+        """Time left until that token is due."""
+        ...
+
+    @property
+    def breaks_promise(self) -> bool:
+        """Admitting it would make a request admitted earlier, of its own priority, miss its deadline."""
+        ...
+
+
+class Order(Protocol):
+    """Which waiting request goes first: the smallest key. Asked once, when the request begins to wait."""
+
+    def key(self, flight: FlightView) -> float: ...
+
+
+class Admit(Protocol):
+    """None to accept, else the outcome to refuse with."""
+
+    def refusal(self, view: AdmitView) -> Outcome | None: ...
+
+
+class Score(Protocol):
+    """How good each node is for the request: higher is better, one number a node, one call over the whole list."""
+
+    def score(self, flight: FlightView, nodes: Sequence[NodeView], cached: Sequence[int], now: float) -> list[float]: ...
+
+
+class Pick(Protocol):
+    """From scores to the index of one of them."""
+
+    def pick(self, scores: Sequence[float], nodes: Sequence[NodeView], rng: Random) -> int: ...
