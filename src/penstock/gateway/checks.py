@@ -1,0 +1,154 @@
+"""What a configuration's types cannot say: names that must exist, rules that contradict, files that must be readable."""
+
+from __future__ import annotations
+
+import math
+import ssl
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+
+from penstock import policy
+from penstock.config import Class, Config, Listen, Range, When
+from penstock.errors import ConfigError
+from penstock.gateway import auth
+
+
+def check(config: Config, environ: Mapping[str, str]) -> None:
+    """Raise ConfigError, with the key path, at the first thing that cannot work."""
+    for section in ("keys", "nodes", "classes", "pools"):
+        _unique((part.name for part in getattr(config, section)), section, "name")
+    _check_listeners(config, environ)
+    _unique((key.sha256 for key in config.keys), "keys", "sha256")
+    _unique((key.env for key in config.keys), "keys", "env")
+    _check_nodes(config, environ)
+    _check_names(config)
+    _check_classes(config.classes)
+    _check_policy(config)
+
+
+def _unique(values: Iterable[str | None], section: str, field: str) -> None:
+    seen: dict[str, int] = {}
+    for index, value in enumerate(values):
+        if value is None:
+            continue
+        if value in seen:
+            raise ConfigError(f"the same as {section}[{seen[value]}].{field}", key=f"{section}[{index}].{field}")
+        seen[value] = index
+
+
+def _check_variable(name: str | None, key: str, environ: Mapping[str, str]) -> None:
+    if name is not None and not environ.get(name):
+        raise ConfigError(f"environment variable {name} is {'empty' if name in environ else 'not set'}", key=key)
+
+
+def _check_readable(path: str | None, key: str) -> None:
+    if path is None:
+        return
+    try:
+        with open(path, "rb"):
+            pass
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}", key=key) from None
+
+
+# --- listeners -------------------------------------------------------------------------------------------------------
+
+
+def _check_listeners(config: Config, environ: Mapping[str, str]) -> None:
+    auth.refuse_exposure(config, auth.keyring(config, environ))
+    _check_variable(config.admin_key_env, "admin_key_env", environ)
+    if config.listen.port == config.admin.port != 0 and config.listen.host == config.admin.host:
+        raise ConfigError(f"port {config.admin.port} is the API's already (listen)", key="admin.port")
+    _check_tls(config.listen, "listen")
+    _check_tls(config.admin, "admin")
+
+
+def _check_tls(listen: Listen, key: str) -> None:
+    if listen.tls is None:
+        return
+    _check_readable(listen.tls.cert, f"{key}.tls.cert")
+    _check_readable(listen.tls.key, f"{key}.tls.key")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(listen.tls.cert, listen.tls.key)
+    except ssl.SSLError as error:
+        raise ConfigError(f"certificate and key do not work together: {error.reason or error}", key=f"{key}.tls") from None
+
+
+# --- nodes, pools, models --------------------------------------------------------------------------------------------
+
+
+def _check_nodes(config: Config, environ: Mapping[str, str]) -> None:
+    _unique((node.url.rstrip("/") for node in config.nodes), "nodes", "url")
+    for index, node in enumerate(config.nodes):
+        key = f"nodes[{index}]"
+        if node.key_env is not None:
+            auth.engine_key(node.key_env, f"{key}.key_env", environ)
+        _check_readable(node.ca, f"{key}.ca")
+        if not node.url.startswith("https:") and (node.ca or node.sni):
+            raise ConfigError("needs an https:// url", key=f"{key}.ca" if node.ca else f"{key}.sni")
+        if node.profile is not None:
+            _check_profile(node.profile, f"{key}.profile")
+
+
+def _check_profile(name: str, key: str) -> None:
+    from penstock.engine import profiles
+
+    if name not in profiles.names():
+        raise ConfigError(f"unknown profile {name!r}; known: {', '.join(profiles.names())}", key=key)
+
+
+def _check_names(config: Config) -> None:
+    nodes = {node.name for node in config.nodes}
+    for index, pool in enumerate(config.pools):
+        for place, name in enumerate(pool.nodes):
+            if name not in nodes:
+                raise ConfigError(f"no node is named {name!r}", key=f"pools[{index}].nodes[{place}]")
+    for alias, model in config.aliases.items():
+        if model in config.aliases:
+            raise ConfigError(f"{model!r} is an alias itself", key=f"aliases.{alias}")
+
+
+# --- classes ---------------------------------------------------------------------------------------------------------
+
+
+def _check_classes(classes: tuple[Class, ...]) -> None:
+    for index, one in enumerate(classes):
+        key = f"classes[{index}]"
+        if one.ttft_ms is None and one.ttft_ms_per_1k:
+            raise ConfigError("adds to ttft_ms, which is not given", key=f"{key}.ttft_ms_per_1k")
+        if one.ttft_ms is not None and one.total_ms is not None and one.total_ms < one.ttft_ms:
+            raise ConfigError("the whole answer cannot be due before its first token (ttft_ms)", key=f"{key}.total_ms")
+        if one.when.prompt_tokens is not None:
+            _check_range(one.when.prompt_tokens, f"{key}.when.prompt_tokens")
+    for index, (before, _) in enumerate(pairwise(classes)):
+        if before.when == When():
+            raise ConfigError(f"never reached: classes[{index}] ({before.name}) matches everything", key=f"classes[{index + 1}]")
+
+
+def _check_range(bounds: Range, key: str) -> None:
+    if bounds == Range():
+        raise ConfigError("give gt, ge, lt or le", key=key)
+    if bounds.gt is not None and bounds.ge is not None:
+        raise ConfigError("give gt or ge, not both", key=key)
+    if bounds.lt is not None and bounds.le is not None:
+        raise ConfigError("give lt or le, not both", key=key)
+    low = bounds.ge if bounds.gt is None else bounds.gt
+    high = bounds.le if bounds.lt is None else bounds.lt
+    if low is not None and high is not None and (low > high or (low == high and (bounds.gt is not None or bounds.lt is not None))):
+        raise ConfigError("no number is in this range", key=key)
+
+
+# --- policy ----------------------------------------------------------------------------------------------------------
+
+
+def _check_policy(config: Config) -> None:
+    chosen = config.policy
+    policy.find(policy.ORDER, chosen.order, "policy.order")
+    policy.find(policy.ADMIT, chosen.admit, "policy.admit")
+    policy.find(policy.PICK, chosen.pick, "policy.pick")
+    for name, weight in chosen.score.items():
+        policy.find(policy.SCORE, name, f"policy.score.{name}")
+        if not math.isfinite(weight) or weight < 0:
+            raise ConfigError(f"expected a weight of at least 0, got {weight:g}", key=f"policy.score.{name}")
+    if not any(chosen.score.values()):
+        raise ConfigError("give at least one score a weight above 0", key="policy.score")
