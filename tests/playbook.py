@@ -1,0 +1,78 @@
+"""Tests of the core that read like a conversation: `Play(core) >> event << action`.
+
+`>>` sends an event at the playbook's time, `<<` expects the next of the actions that answered it. Numbers that explain an
+action (`why`, `retry_after_s`) are compared only where the expected action gives them.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import msgspec
+
+from penstock.config import Class, Config, Node, Policy
+from penstock.core import Core
+from penstock.events import Action, Event, Forward, Reject
+from penstock.facts import Outcome, Request
+from penstock.knobs import Knobs
+
+NOTHING = object()
+
+
+def forward(id: int, node: str) -> Forward:
+    return Forward(id, node)
+
+
+def reject(id: int, outcome: Outcome) -> Reject:
+    return Reject(id, outcome, -1.0)
+
+
+class Play:
+    def __init__(self, core: Core, now: float = 0.0) -> None:
+        self.core, self.now = core, now
+        self.pending: list[Action] = []
+
+    def at(self, now: float) -> Play:
+        assert now >= self.now, "time does not go back"
+        self.now = now
+        return self
+
+    def __rshift__(self, event: Event) -> Play:
+        assert not self.pending, f"not expected: {self.pending}"
+        self.pending = self.core.handle(event, self.now)
+        return self
+
+    def __lshift__(self, expected: Any) -> Play:
+        if expected is NOTHING:
+            assert self.pending == [], f"expected nothing, got {self.pending}"
+            return self
+        assert self.pending, f"expected {expected}, got nothing"
+        got = self.pending.pop(0)
+        assert same(got, expected), f"expected {expected}, got {got}"
+        return self
+
+    def to_deadline(self) -> Play:
+        """Let time pass to when the core asked for a Tick."""
+        return self.at(max(self.now, self.core.deadline))
+
+
+def same(got: Action, expected: Action) -> bool:
+    if isinstance(got, Forward) and isinstance(expected, Forward) and not expected.why:
+        got = msgspec.structs.replace(got, why=())
+    if isinstance(got, Reject) and isinstance(expected, Reject) and not expected.why:
+        got = msgspec.structs.replace(got, why=())
+        if expected.retry_after_s < 0:
+            got = msgspec.structs.replace(got, retry_after_s=expected.retry_after_s)
+    return got == expected
+
+
+def call(id: int, *, model: str = "m", tokens: int = 1_000, stream: bool = True, **facts: Any) -> Request:
+    return Request(id, model, prompt_tokens=tokens, stream=stream, **facts)
+
+
+def build(*nodes: str | Node, rules: tuple[Class, ...] = (), policy: Policy | None = None, knobs: Knobs | None = None, **parts: Any) -> Core:
+    """A core over nodes given by name, with a seeded generator."""
+    configured = tuple(Node(name=node, url="http://127.0.0.1:9") if isinstance(node, str) else node for node in nodes)
+    config = Config(nodes=configured, classes=rules, policy=policy or Policy(), **parts)
+    return Core(config, knobs or Knobs(), random.Random(1))
