@@ -1,0 +1,187 @@
+"""Whatever happens, in whatever order: every request ends once, and the books balance."""
+
+from __future__ import annotations
+
+from math import inf
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from penstock.config import Class, Node, When
+from penstock.core import Core
+from penstock.events import (
+    Action,
+    Arrived,
+    Cancel,
+    Cancelled,
+    Event,
+    Failed,
+    Finished,
+    FirstToken,
+    Forward,
+    KnobsSet,
+    NodeDraining,
+    NodeLost,
+    NodeSeen,
+    Progress,
+    Reject,
+    Tick,
+)
+from penstock.facts import Failure, Signals
+from penstock.knobs import Knobs
+from tests.playbook import build, call
+
+NODES = ("a", "b", "c")
+RULES = (
+    Class(name="high", priority=5, ttft_ms=800, tpot_ms=50, when=When(tenant="x")),
+    Class(name="whole", total_ms=2_000, when=When(tenant="y")),
+    Class(name="rest", priority=1),
+)
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from("arrive arrive arrive first finish finish fail cancel seen lost drain progress knobs tick".split()),
+        st.integers(0, 10_000),
+        st.floats(0, 1.5),
+    ),
+    max_size=120,
+)
+
+
+class Driver:
+    """Keeps the books a driver would keep, and checks each action against them."""
+
+    def __init__(self, core: Core) -> None:
+        self.core, self.now = core, 0.0
+        self.waiting: set[int] = set()
+        self.running: dict[int, str] = {}
+        self.ended: set[int] = set()
+        self.next_id = 0
+
+    def send(self, event: Event) -> None:
+        self.act(self.core.handle(event, self.now))
+        assert self.core.deadline > self.now or self.core.waiting
+        books(self)
+
+    def act(self, actions: list[Action]) -> None:
+        for action in actions:
+            if isinstance(action, Forward):
+                self.waiting.remove(action.id)
+                self.running[action.id] = action.node
+            elif isinstance(action, Reject):
+                assert 0.5 <= action.retry_after_s <= 120
+                self.waiting.remove(action.id)
+                self.end(action.id)
+            else:
+                assert isinstance(action, Cancel)
+
+    def end(self, id: int) -> None:
+        assert id not in self.ended
+        self.ended.add(id)
+
+
+def books(driver: Driver) -> None:
+    core = driver.core
+    assert set(core.flights) == driver.waiting | set(driver.running)
+    assert core.waiting == len(driver.waiting) == sum(len(lane.queue) for lane in core.lanes.values())
+    for node in core.nodes:
+        mine = [id for id, name in driver.running.items() if name == node.name]
+        assert node.running == len(mine) and set(node.memory.held) == set(mine)
+        assert 0 <= node.prefilling <= node.running
+        assert node.running <= node.max_running
+    if driver.waiting:
+        assert core.deadline < inf, "someone waits and no Tick is asked for"
+
+
+def event_of(driver: Driver, step: str, number: int) -> Event | None:
+    running = sorted(driver.running)
+    some = running[number % len(running)] if running else None
+    node = NODES[number % 3]
+    if step == "arrive":
+        driver.next_id += 1
+        driver.waiting.add(driver.next_id)
+        blocks = tuple(number % 4 * 100 + depth for depth in range(number % 7))
+        return Arrived(
+            call(driver.next_id, tokens=1 + number, tenant="xyz"[number % 3], stream=number % 2 == 0, blocks=blocks, max_tokens=number % 50)
+        )
+    if step == "cancel":
+        alive = sorted(driver.waiting | set(driver.running))
+        if not alive:
+            return None
+        id = alive[number % len(alive)]
+        driver.waiting.discard(id)
+        driver.running.pop(id, None)
+        driver.end(id)
+        return Cancelled(id)
+    if step in ("first", "finish", "fail"):
+        if some is None:
+            return None
+        if step == "first":
+            return FirstToken(some)
+        driver.running.pop(some)
+        if step == "finish":
+            driver.end(some)
+            return Finished(some, 200 if number % 3 else 400, number, number % 600, number % 100)
+        driver.waiting.add(some)
+        return Failed(some, list(Failure)[number % 6], started=number % 4 == 0)
+    table: dict[str, Event] = {
+        "seen": NodeSeen(node, Signals(waiting=number % 8, kv_usage=0.5, models=("m",) if number % 5 == 0 else None)),
+        "lost": NodeLost(node),
+        "drain": NodeDraining(node),
+        "progress": Progress(node, number, number / 50),
+        "knobs": KnobsSet(Knobs(depth_s=number / 10_000, queue_max=1 + number % 20, scan=1 + number % 8)),
+        "tick": Tick(),
+    }
+    return table[step]
+
+
+@settings(max_examples=200)
+@given(steps)
+def test_every_request_ends_once_and_the_books_balance(steps: list[tuple[str, int, float]]) -> None:
+    nodes = tuple(Node(name=name, url="http://127.0.0.1:9", max_running=3, kv_tokens=20_000) for name in NODES)
+    driver = Driver(build(*nodes, rules=RULES))
+    for step, number, wait in steps:
+        driver.now += wait
+        event = event_of(driver, step, number)
+        if event is not None:
+            driver.send(event)
+    finish_all(driver)
+    assert driver.ended == set(range(1, driver.next_id + 1))
+
+
+def finish_all(driver: Driver) -> None:
+    for _ in range(10_000):
+        if driver.running:
+            id = min(driver.running)
+            driver.running.pop(id)
+            driver.end(id)
+            driver.send(Finished(id))
+        elif driver.waiting:
+            driver.now = max(driver.now, driver.core.deadline)
+            driver.send(Tick())
+        else:
+            return
+    raise AssertionError(f"{len(driver.waiting)} wait for ever")
+
+
+@given(steps)
+def test_a_second_pass_at_the_same_moment_does_nothing(steps: list[tuple[str, int, float]]) -> None:
+    driver = Driver(build(*NODES, rules=RULES))
+    for step, number, wait in steps:
+        driver.now += wait
+        event = event_of(driver, step, number)
+        if event is not None:
+            driver.send(event)
+            assert driver.core.handle(Tick(), driver.now) == []
+
+
+@given(steps, st.integers(0, 5))
+def test_same_events_and_seed_give_the_same_actions(steps: list[tuple[str, int, float]], seed: int) -> None:
+    first, second = Driver(build(*NODES, rules=RULES)), build(*NODES, rules=RULES)
+    for step, number, wait in steps:
+        first.now += wait
+        event = event_of(first, step, number)
+        if event is not None:
+            actions = first.core.handle(event, first.now)
+            assert actions == second.handle(event, first.now)
+            first.act(actions)
