@@ -1,0 +1,169 @@
+"""Contracts over the policy tables, and each policy's own rule."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+from math import inf, isfinite
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.errors import ConfigError
+from penstock.facts import Outcome, Request, Signals
+from penstock.policy import ADMIT, ORDER, PICK, SCORE, find
+from penstock.policy.admit.slo import Slo
+from penstock.policy.order.deadline import PATIENCE_S, Deadline
+from penstock.policy.order.fcfs import Fcfs
+from penstock.policy.pick.best import Best
+from penstock.policy.pick.two import Two
+from penstock.policy.score.kv_room import KvRoom
+from penstock.policy.score.latency import Latency
+from penstock.policy.score.prefix import Prefix
+from penstock.policy.score.queue import Queue
+from tests.playbook import call
+
+
+@dataclass
+class Memory:
+    capacity: float = inf
+    reserved: int = 0
+
+
+@dataclass
+class Node:
+    index: int = 0
+    name: str = "n"
+    running: int = 0
+    max_running: int = 100
+    free_at: float = 0.0
+    base_s: float = 0.01
+    token_s: float = 1e-4
+    memory: Memory = field(default_factory=Memory)
+    reported: Signals = Signals()
+
+
+@dataclass
+class Flight:
+    request: Request = field(default_factory=lambda: call(1, tokens=1_000))
+    arrived: float = 0.0
+    due: float = inf
+    priority: int = 3
+
+
+@dataclass
+class View:
+    waiting: int = 0
+    queue_max: int = 10
+    predicted_s: float = 1.0
+    left_s: float = inf
+    breaks_promise: bool = False
+
+
+nodes = st.lists(
+    st.builds(
+        Node,
+        running=st.integers(0, 300),
+        free_at=st.floats(-1e3, 1e3),
+        base_s=st.floats(0, 10),
+        token_s=st.floats(1e-9, 1),
+        memory=st.builds(Memory, capacity=st.one_of(st.just(inf), st.floats(1, 1e7)), reserved=st.integers(0, 10**7)),
+        reported=st.builds(Signals, kv_usage=st.one_of(st.none(), st.floats(0, 1))),
+    ),
+    min_size=1,
+    max_size=20,
+)
+
+
+@pytest.mark.parametrize("name", SCORE)
+@given(nodes=nodes, now=st.floats(0, 1e3))
+def test_scores_are_finite_one_a_node_and_the_same_when_asked_again(name: str, nodes: list[Node], now: float) -> None:
+    policy, cached = find(SCORE, name, "k"), [0] * len(nodes)
+    scores = policy.score(Flight(), nodes, cached, now)
+    assert len(scores) == len(nodes) and all(isfinite(score) for score in scores)
+    assert scores == policy.score(Flight(), nodes, cached, now)
+
+
+@pytest.mark.parametrize("name", PICK)
+@given(scores=st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=20), seed=st.integers(0, 99))
+def test_picks_are_valid_and_seeded(name: str, scores: list[float], seed: int) -> None:
+    policy, among = find(PICK, name, "k"), [Node()] * len(scores)
+    index = policy.pick(scores, among, random.Random(seed))
+    assert 0 <= index < len(scores) and index == policy.pick(scores, among, random.Random(seed))
+
+
+@pytest.mark.parametrize("name", ADMIT)
+def test_every_admission_refuses_a_full_queue_and_accepts_an_idle_one(name: str) -> None:
+    policy = find(ADMIT, name, "k")
+    assert policy.refusal(View(waiting=10)) is Outcome.REFUSED_FULL
+    assert policy.refusal(View()) is None
+
+
+@pytest.mark.parametrize("name", ORDER)
+@given(st.floats(0, 1e6), st.floats(0, 1e6))
+def test_keys_are_finite_even_without_a_deadline(name: str, arrived: float, wait: float) -> None:
+    assert isfinite(find(ORDER, name, "k").key(Flight(arrived=arrived)))
+    assert isfinite(find(ORDER, name, "k").key(Flight(arrived=arrived, due=arrived + wait)))
+
+
+def test_fcfs_keeps_the_order_of_arrival_and_deadline_the_order_of_due_times() -> None:
+    early, late = Flight(arrived=1.0, due=9.0), Flight(arrived=2.0, due=3.0)
+    assert Fcfs().key(early) < Fcfs().key(late) and Deadline().key(late) < Deadline().key(early)
+
+
+def test_request_without_a_deadline_is_not_passed_over_for_ever() -> None:
+    assert Deadline().key(Flight(arrived=0.0)) < Deadline().key(Flight(arrived=PATIENCE_S, due=PATIENCE_S + 1))
+
+
+def test_slo_refuses_what_comes_too_late_and_what_breaks_a_promise_and_nothing_else() -> None:
+    assert Slo().refusal(View(predicted_s=2.0, left_s=1.9)) is Outcome.REFUSED_DEADLINE
+    assert Slo().refusal(View(breaks_promise=True)) is Outcome.REFUSED_DEADLINE
+    assert Slo().refusal(View(predicted_s=1.9, left_s=1.9)) is None
+    assert Slo().refusal(View(predicted_s=1e9)) is None
+
+
+def test_latency_weighs_backlog_against_cached_tokens() -> None:
+    near = [Node(free_at=0.05), Node()]
+    assert order(Latency().score(Flight(), near, [900, 0], 0.0)) == [0, 1]
+    far = [Node(free_at=0.2), Node()]
+    assert order(Latency().score(Flight(), far, [900, 0], 0.0)) == [1, 0]
+
+
+def order(scores: list[float]) -> list[int]:
+    return sorted(range(len(scores)), key=lambda i: -scores[i])
+
+
+def test_latency_prefers_the_smaller_batch_among_idle_nodes() -> None:
+    assert order(Latency().score(Flight(), [Node(running=50), Node(running=1)], [0, 0], 0.0)) == [1, 0]
+
+
+def test_queue_prefix_and_kv_room_rank_as_named() -> None:
+    assert order(Queue().score(Flight(), [Node(running=2), Node(running=1)], [0, 0], 0.0)) == [1, 0]
+    assert Prefix().score(Flight(), [Node(), Node()], [500, 0], 0.0) == [0.5, 0.0]
+    room = [Node(memory=Memory(100, 75)), Node(memory=Memory(100, 200)), Node(reported=Signals(kv_usage=0.25)), Node()]
+    assert KvRoom().score(Flight(), room, [0] * 4, 0.0) == [0.25, 0.0, 0.75, 1.0]
+
+
+def test_best_shares_among_near_equals_and_keeps_to_the_best_otherwise() -> None:
+    rng = random.Random(1)
+    drawn = Counter(Best().pick([-1.0, -1.01, -2.0], [Node()] * 3, rng) for _ in range(1_000))
+    assert set(drawn) == {0, 1} and min(drawn.values()) > 400
+
+
+def test_two_takes_the_better_of_two_drawn() -> None:
+    rng = random.Random(1)
+    drawn = Counter(Two().pick([3.0, 2.0, 1.0], [Node()] * 3, rng) for _ in range(3_000))
+    assert drawn[2] == 0 and drawn[0] == pytest.approx(2_000, rel=0.1)
+    assert Two().pick([1.0], [Node()], rng) == 0
+
+
+def test_outside_policy_is_named_by_module_and_class() -> None:
+    assert isinstance(find(PICK, "penstock.policy.pick.two:Two", "policy.pick"), Two)
+
+
+@pytest.mark.parametrize("name", ["nope", "no.such.module:X", "penstock.policy.pick.two:Nope"])
+def test_unknown_policy_is_an_error_that_names_the_key(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"policy\.pick"):
+        find(PICK, name, "policy.pick")
