@@ -76,7 +76,7 @@ class Prefill:
         if line.n > 10:
             seconds = min(seconds, OUTLIER * (self.base_s + tokens * self.token_s) + GUESS_BASE_S)
         line.learn(tokens, seconds)
-        n, sx, sxx, sy, sxy = (seen + known for seen, known in zip(line.sums, line.prior, strict=True))
+        n, _, sxx, sy, sxy = (seen + known for seen, known in zip(line.sums, line.prior, strict=True))
         if line.b <= 0:
             self.base_s, self.token_s = max(sy / n, 0.0), 1e-9
         elif line.a < 0:

@@ -57,7 +57,9 @@ class Router:
                     drawn[index] = nodes[index]
         return list(drawn.values())
 
-    def choose(self, flight: Flight, nodes: Sequence[Node], tokens: int, knobs: Knobs, now: float, hint: Node | None = None) -> Choice | None:
+    def choose(
+        self, flight: Flight, nodes: Sequence[Node], tokens: int, knobs: Knobs, now: float, hint: Node | None = None
+    ) -> Choice | None:
         """The best node that has a slot and memory for `tokens`, whether or not its prefill backlog has room yet."""
         request = flight.request
         holders = self.prefixes.match(request.blocks) if request.blocks else {}
