@@ -11,6 +11,7 @@ import typer
 
 from penstock import __version__
 from penstock.errors import PenstockError
+from penstock.supervisor import leash
 
 # In the order a person meets them: try it, run it, measure it, look into it.
 COMMANDS = ("up", "gateway", "engine", "check", "export", "bench", "simulate", "replay")
@@ -38,6 +39,7 @@ for _name in COMMANDS:
 
 def main() -> None:
     """Entry point. What a person got wrong is one line on stderr and exit code 2; never a traceback."""
+    leash.fasten()
     try:
         app()
     except PenstockError as error:

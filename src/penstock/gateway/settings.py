@@ -48,7 +48,7 @@ def _convert(document: Document) -> Config:
     values = document.values
     if isinstance(values, dict):
         _expand(values)
-        _find_files(values, Path(document.file).parent)
+        _find_files(values, Path(document.file).parent.absolute())
     try:
         return msgspec.convert(values, Config)
     except msgspec.ValidationError as error:

@@ -1,0 +1,1 @@
+"""`penstock up`: the services of one machine as processes, started, watched and stopped together."""

@@ -1,0 +1,74 @@
+"""What `penstock up` runs: embedded engines when no nodes are configured, and the gateway."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import msgspec
+
+from penstock.config import Class, Config, Listen, Node
+from penstock.supervisor.service import Service
+
+_PENSTOCK = (sys.executable, "-m", "penstock")
+
+DEMO_CLASSES = (Class(name="default", ttft_ms=2_000.0, ttft_ms_per_1k=250.0, tpot_ms=100.0),)
+"""One class: an answer begins within 2 s and 0.25 s for each 1,000 prompt tokens, or the caller hears when to come back."""
+
+
+def with_ports(config: Config, port: int | None, admin_port: int | None) -> Config:
+    """`config` with the ports that were asked for on the command line."""
+    listen, admin = config.listen, config.admin
+    if port is not None:
+        listen = msgspec.structs.replace(listen, port=port)
+    if admin_port is not None:
+        admin = msgspec.structs.replace(admin, port=admin_port)
+    return msgspec.structs.replace(config, listen=listen, admin=admin)
+
+
+def with_engines(config: Config, engines: int, first_port: int, model: str, profile: str) -> Config:
+    """`config` with the embedded engines as its nodes, and the demo's class where it has none."""
+    nodes = tuple(
+        Node(name=f"engine-{index + 1}", url=f"http://127.0.0.1:{first_port + index}", models=(model,), profile=profile)
+        for index in range(engines)
+    )
+    return msgspec.structs.replace(config, nodes=nodes, classes=config.classes or DEMO_CLASSES)
+
+
+def engine_service(engines: int, first_port: int, model: str, profile: str, speed: float) -> Service:
+    """One process that serves all embedded engines."""
+    arguments = (
+        "engine",
+        "--nodes",
+        str(engines),
+        "--port",
+        str(first_port),
+        "--model",
+        model,
+        "--profile",
+        profile,
+        "--speed",
+        str(speed),
+    )
+    return Service("engine", (*_PENSTOCK, *arguments), "127.0.0.1", first_port + engines - 1, stop_s=2.0)
+
+
+def gateway_service(config: Config, file: Path, journal: Path | None) -> Service:
+    """The gateway, which reads `config` from `file`."""
+    arguments = ("gateway", "--config", str(file), *(("--journal", str(journal)) if journal is not None else ()))
+    return Service("gateway", (*_PENSTOCK, *arguments), config.listen.host, config.listen.port)
+
+
+def as_json(config: Config) -> bytes:
+    """`config` as a configuration file, JSON being YAML."""
+    values = msgspec.to_builtins(config)
+    for name, listen in (("listen", config.listen), ("admin", config.admin)):
+        # Defaults are left out, but the two listeners' default ports differ.
+        values[name] = {**msgspec.to_builtins(listen), "port": listen.port}
+    return msgspec.json.encode(values)
+
+
+def url(listen: Listen) -> str:
+    """Where a listener is found from this machine."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen.host, listen.host)
+    return f"{'https' if listen.tls else 'http'}://{f'[{host}]' if ':' in host else host}:{listen.port}"
