@@ -1,0 +1,104 @@
+"""Runs a load with a progress bar on a terminal's stderr, prints its results and chooses the exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import sys
+from time import monotonic
+
+import uvloop
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from penstock.load.bench import LATE_S, Plan, Watch, bench
+from penstock.load.report import Json, good, table
+from penstock.load.tally import Kind
+from penstock.load.target import Target, Unreachable
+
+_REFRESH_S = 0.2
+
+
+def run(target: Target, plan: Plan, *, as_json: bool) -> int:
+    """The exit code: 0 when the load ran, 1 when nothing could be reached."""
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    try:
+        result = uvloop.run(_watched(target, plan, errors))
+    except Unreachable as error:
+        print(f"penstock: {error}", file=sys.stderr)
+        return 1
+    _print(result, as_json=as_json)
+    for line in _warnings(result):
+        print(f"penstock: {line}", file=sys.stderr)
+    return 1 if _nothing_answered(result) else 0
+
+
+async def _watched(target: Target, plan: Plan, console: Console) -> Json:
+    # What exists now lives as long as the run: leaving it out of collections keeps their pauses out of the timestamps.
+    gc.freeze()
+    watch = Watch()
+    if not console.is_terminal:
+        return await bench(target, plan, watch)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[seen]}"))
+    with Progress(*columns, console=console, transient=True, auto_refresh=False) as progress:
+        painter = asyncio.create_task(_paint(progress, plan, watch))
+        try:
+            return await bench(target, plan, watch)
+        finally:
+            painter.cancel()
+
+
+async def _paint(progress: Progress, plan: Plan, watch: Watch) -> None:
+    bar, shown, since = progress.add_task("connecting", total=None, seen=""), watch.run, monotonic()
+    while True:
+        run = watch.run
+        if run is not None:
+            if run is not shown:
+                shown, since = run, monotonic()
+            span_s = plan.step_s() if plan.find else plan.load_s()
+            label = f"step {watch.label}" if plan.find else "load"
+            progress.update(
+                bar,
+                description=label if run.sending else f"{label}: waiting for answers",
+                total=span_s,
+                completed=min(span_s, monotonic() - since),
+                seen=f"sent {run.sent}  ended {run.tally.ended}  good {run.tally.good}  refused {run.tally.kinds[Kind.REFUSED]}",
+            )
+            progress.refresh()
+        await asyncio.sleep(_REFRESH_S)
+
+
+def _print(result: Json, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(result))
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    if result["mode"] != "find-capacity":
+        console.print(table(result))
+        return
+    for step in result["steps"]:
+        verdict = "passed" if step["passed"] else "failed"
+        console.print(f"{step['rate']:>9.2f}/s  goodput {step['goodput']:>6.1%}  refused {step['refused']:>6}  {verdict}")
+    if result["steps"]:
+        console.print(f"good is {good(result['steps'][0]['slo'])}")
+    console.print(
+        f"capacity {result['capacity_per_s']:.2f} requests/s: the highest rate whose goodput is at least {result['goodput_goal']}"
+    )
+
+
+def _warnings(result: Json) -> list[str]:
+    """What makes the results mean less than they seem to."""
+    lines = [f"{kind}: {message}" for kind, message in result.get("messages", {}).items()]
+    late_s = [step["late_s"]["p99"] or 0.0 for step in result.get("steps", [result])]
+    if max(late_s, default=0.0) > LATE_S:
+        lines.append(f"the generator sent late (p99 {max(late_s):.3f} s): the figures hold its own delays too")
+    if result["interrupted"]:
+        lines.append("interrupted: the results are of what had ended by then")
+    return lines
+
+
+def _nothing_answered(result: Json) -> bool:
+    """Every call ended without so much as a status."""
+    steps = result.get("steps", [result])
+    return any(step["requests"] for step in steps) and not any(step["statuses"] for step in steps)
