@@ -1,0 +1,143 @@
+"""OpenAI's calls and answers as bytes: a call is read once, and only as much of it as admission and routing need."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+import msgspec
+from msgspec import UNSET, Raw
+
+from penstock.config import Limits
+from penstock.errors import CallError
+from penstock.wire import caps
+from penstock.wire.depth import deeper
+from penstock.wire.fields import EXPECTED, Chat, Completion, Embedding
+from penstock.wire.prompt import blocks, tokens
+from penstock.wire.usage import Usage, usage
+
+__all__ = ["Call", "Usage", "error", "models", "read", "usage"]
+
+REFUSED = frozenset({"api_base", "base_url", "api_key", "extra_headers", "organization"})
+"""Keys that would have the engine side call elsewhere or as somebody else; they come from the configuration alone."""
+TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+"""Status -> OpenAI's error type, where it is neither `invalid_request_error` (4xx) nor `server_error` (5xx)."""
+
+
+class Call(msgspec.Struct, frozen=True, gc=False):
+    """A call as read from its body."""
+
+    model: str
+    """The engine's name for it, aliases resolved."""
+    asked_model: str
+    """The name the caller used."""
+    stream: bool
+    usage_asked: bool
+    """Whether the caller wants the usage chunk at the end of a stream."""
+    max_tokens: int
+    """The caller's cap on output tokens; 0 when none was given."""
+    prompt_tokens: int
+    """Estimated from bytes, see `wire.prompt`."""
+    blocks: tuple[int, ...]
+    """Hashes of the prompt's prefix blocks, see `wire.prompt`."""
+    body: bytes
+    """What to send on: the object that came in, unless a rewrite was needed."""
+
+
+Fields = Chat | Completion | Embedding
+
+_DECODERS: dict[str, msgspec.json.Decoder[Chat] | msgspec.json.Decoder[Completion] | msgspec.json.Decoder[Embedding]] = {
+    "chat": msgspec.json.Decoder(Chat),
+    "completions": msgspec.json.Decoder(Completion),
+    "embeddings": msgspec.json.Decoder(Embedding),
+}
+_OBJECT = msgspec.json.Decoder(dict[str, Raw])
+_ASK_USAGE = b'{"stream_options":{"include_usage":true},'
+_FIELD = re.compile(r" at `\$\.(\w+)|field `(\w+)`$").search
+
+
+def read(route: str, body: bytes, limits: Limits, salt: int, aliases: Mapping[str, str]) -> Call:
+    """Read and check the body of a call to `route` (a `facts.Route`). `salt`, 64 bits, keeps tenants' prefix hashes apart.
+
+    Raises CallError, which names the field and the fix, for everything that no engine should see.
+    """
+    fields = _decoded(route, body, limits)
+    text = bytes(fields.prompt)
+    caps.check_prompt(fields.PROMPT, text, limits)
+    asked = fields.model
+    model = aliases.get(asked, asked) if aliases else asked
+    if isinstance(fields, Embedding):
+        if model is not asked:
+            body = _rewritten(body, model, ask_usage=False)
+        return Call(model, asked, False, False, 0, tokens(text, 0), blocks(text, model, None, salt), body)
+    caps.check(fields, limits)
+    stream = fields.stream is True
+    options = fields.stream_options
+    usage_asked = bool(options and options.include_usage)
+    if model is not asked or (stream and not usage_asked and options is not UNSET):
+        body = _rewritten(body, model, ask_usage=stream and not usage_asked)
+    elif stream and not usage_asked:
+        body = _ASK_USAGE + body[body.index(b"{") + 1 :]
+    tools = fields.tools or fields.functions
+    max_tokens = fields.max_completion_tokens or fields.max_tokens or 0
+    return Call(model, asked, stream, usage_asked, max_tokens, tokens(text, len(tools)), blocks(text, model, tools, salt), body)
+
+
+def error(status: int, code: str, message: str, field: str | None = None, **extra: object) -> bytes:
+    """An error body in OpenAI's form; `extra` keys are added beside its own."""
+    kind = TYPES.get(status) or ("invalid_request_error" if status < 500 else "server_error")
+    return msgspec.json.encode({"error": {"message": message, "type": kind, "param": field, "code": code, **extra}})
+
+
+def models(names: Iterable[str]) -> bytes:
+    """The answer to GET /v1/models. `created` is 0: when an engine loaded a model is not known here."""
+    listed = [{"id": name, "object": "model", "created": 0, "owned_by": "penstock"} for name in names]
+    return msgspec.json.encode({"object": "list", "data": listed})
+
+
+def _decoded(route: str, body: bytes, limits: Limits) -> Fields:
+    """Typed fields of a body that is valid UTF-8 and JSON and nests no deeper than allowed."""
+    try:
+        if not body.isascii():
+            body.decode()
+        fields = _DECODERS[route].decode(body)
+    except UnicodeDecodeError as at:
+        raise CallError(400, "invalid_utf8", f"The body must be UTF-8; byte {at.start} is not.") from None
+    except RecursionError:
+        raise _too_deep(limits) from None
+    except msgspec.ValidationError as problem:
+        raise _refusal(str(problem)) from None
+    except msgspec.DecodeError as problem:
+        raise CallError(400, "invalid_json", f"The body must be one JSON object: {problem}.") from None
+    if deeper(body, limits.json_depth):
+        raise _too_deep(limits)
+    return fields
+
+
+def _too_deep(limits: Limits) -> CallError:
+    return CallError(400, "json_too_deep", f"The body's JSON may nest at most {limits.json_depth} levels deep; flatten it.")
+
+
+def _refusal(problem: str) -> CallError:
+    """The decoder's complaint as an error that names the field and says what it must be."""
+    found = _FIELD(problem)
+    if found is None:
+        return CallError(400, "invalid_json", "The body must be a JSON object.")
+    field = found[1] or found[2]
+    if found[2]:
+        return CallError(400, "missing_required_parameter", f"'{field}' is missing: it must be {EXPECTED[field]}.", field=field)
+    if field in REFUSED:
+        return CallError(400, "unsupported_parameter", f"'{field}' cannot be set in a call; remove it.", field=field)
+    return caps.wrong(field)
+
+
+def _rewritten(body: bytes, model: str, *, ask_usage: bool) -> bytes:
+    """The same object with another model, or asking for usage: every other field keeps its text, numbers and all."""
+    fields = _OBJECT.decode(body)
+    fields["model"] = Raw(msgspec.json.encode(model))
+    if ask_usage:
+        given = fields.get("stream_options")
+        options = {} if given is None or bytes(given) == b"null" else _OBJECT.decode(given)
+        options["include_usage"] = Raw(b"true")
+        fields["stream_options"] = Raw(msgspec.json.encode(options))
+    return msgspec.json.encode(fields)
