@@ -1,0 +1,73 @@
+"""`penstock simulate`: the gateway's own scheduler over modelled engines, on a real or made workload."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXAMPLES = """Run the live gateway's scheduler over modelled engines, against other routers' rules, on a trace or a built-in workload.
+
+The same arrivals, nodes and seed always print the same bytes. Examples:
+
+  penstock simulate --scenario overload --slo-ttft 2 --slo-tpot 0.1 --compare penstock,fifo-rr,sglang-cache-aware
+
+  penstock simulate --trace mooncake.jsonl.gz --nodes 8 --profile mooncake-demo --speedup 3 --slo-ttft 2 --slo-tpot 0.1
+
+  penstock simulate --trace servegen.tar.xz --window 09:00:09:30 --nodes 12 --slo-ttft 5 --json
+
+  penstock simulate --scenario chat --nodes 4 --profile qwen3-32b-h100-tp2 --nodes 2 --profile llama-70b-h100-tp8
+
+  penstock simulate --scenario steady --faults faults.yaml   where it says: - {at_s: 60, node: n1, do: kill, for_s: 30}
+"""
+
+DEFAULT_NODES = 4
+DEFAULT_PROFILE = "deepseek-v3-h200-tp8"
+
+
+def simulate(
+    trace: Annotated[Path | None, typer.Option(help="trace file, plain, gz or xz; or a folder", metavar="FILE")] = None,
+    form: Annotated[
+        str | None, typer.Option("--format", help="mooncake, azure, servegen or journal; recognised by default", metavar="NAME")
+    ] = None,
+    scenario: Annotated[str | None, typer.Option(help="a built-in workload instead of a trace; see --list", metavar="NAME")] = None,
+    window: Annotated[
+        str | None, typer.Option(help="part of the trace, in seconds or HH:MM[:SS]; a side may be empty", metavar="START:END")
+    ] = None,
+    speedup: Annotated[float, typer.Option(help="run the workload's clock this many times as fast", metavar="X")] = 1.0,
+    limit: Annotated[int | None, typer.Option(help="only the first requests", metavar="N")] = None,
+    nodes: Annotated[list[int] | None, typer.Option(help="engines [4]; repeat with --profile for a mixed fleet", metavar="N")] = None,
+    profile: Annotated[
+        list[str] | None, typer.Option(help="their kind [deepseek-v3-h200-tp8]; repeat with --nodes; see --list", metavar="NAME")
+    ] = None,
+    preset: Annotated[str, typer.Option(help="what schedules; see --list", metavar="NAME")] = "penstock",
+    compare: Annotated[str | None, typer.Option(help="several presets over the same workload", metavar="A,B,...")] = None,
+    slo_ttft: Annotated[
+        float | None, typer.Option(help="a good answer's longest time to first token, seconds: deadline and measure alike", metavar="S")
+    ] = None,
+    slo_ttft_per_1k: Annotated[
+        float | None, typer.Option("--slo-ttft-per-1k", help="added to it for each 1,000 prompt tokens", metavar="S")
+    ] = None,
+    slo_tpot: Annotated[float | None, typer.Option(help="a good answer's longest mean time between tokens, seconds", metavar="S")] = None,
+    faults: Annotated[
+        Path | None, typer.Option(help="YAML or JSON list of {at_s, node, do: kill|restart|slow|mute, factor, for_s}", metavar="FILE")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="seed of everything drawn", metavar="N")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="print a list with one object a preset")] = False,
+    names: Annotated[bool, typer.Option("--list", help="list presets, profiles and scenarios, and stop")] = False,
+) -> None:
+    from penstock.sim import command
+
+    if names:
+        command.show_names()
+        raise typer.Exit
+    ask = command.Options(
+        trace=trace, form=form, scenario=scenario, window=window, speedup=speedup, limit=limit, nodes=nodes or [], profiles=profile or [],
+        presets=compare.split(",") if compare is not None else [preset], slo_ttft=slo_ttft, slo_ttft_per_1k=slo_ttft_per_1k,
+        slo_tpot=slo_tpot, faults=faults, seed=seed, as_json=as_json,
+    )  # fmt: skip
+    command.run(ask)
+
+
+simulate.__doc__ = EXAMPLES

@@ -1,0 +1,1 @@
+"""The simulator: the live gateway's own Core, driven by a heap and a virtual clock over modelled engines."""

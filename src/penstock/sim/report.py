@@ -1,0 +1,181 @@
+"""What a simulation showed, as JSON keys and as a picture for a terminal.
+
+Definitions, times in seconds:
+
+- ttft: from a request's arrival to its first token, waiting at the gateway included; over completed requests.
+- tpot: a request's mean time between tokens; answers of one token are left out. itl: single gaps between tokens.
+- goodput: share of all requests, refused and failed ones among them, that finish inside the objective.
+- good_per_s: good answers over the time in which they were begun: from the first arrival to the last arrival, or to the last
+  good answer's first token where that is later. So a run's end, in which answers are written out but none begin, does not
+  count against a short trace, and a backlog served after the last arrival does not count for one.
+- busy, utilisation, output_tokens_per_s: over the whole time, first arrival to last end. busy: share of the nodes' time spent
+  in steps. utilisation: the time that the completed requests' tokens would take at the best batch (`best_s`) over the nodes' time.
+- prefix_hit: prompt tokens found in a cache over prompt tokens, of the requests that ran to their end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from math import ceil
+from typing import TYPE_CHECKING, Any
+
+from penstock.engine.histogram import Histogram
+from penstock.facts import Outcome, Profile
+from penstock.sim.slo import Slo
+from penstock.sim.world import Trip, World
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Json = dict[str, Any]
+
+REFUSED = frozenset({Outcome.REFUSED_FULL, Outcome.REFUSED_DEADLINE, Outcome.EXPIRED, Outcome.UNAVAILABLE})
+
+
+def summary(name: str, world: World, slo: Slo) -> Json:
+    """One preset's results. None stands where there is nothing to measure."""
+    trips = world.trips
+    done = [trip for trip in trips if trip.outcome is Outcome.COMPLETED]
+    good = {id(trip) for trip in done if slo.met(trip.arrival.prompt_tokens, ttft(trip), tpot(trip))}
+    first = min((trip.arrival.at_s for trip in trips), default=0.0)
+    begun = max((max(trip.arrival.at_s, trip.first_at if id(trip) in good else 0.0) for trip in trips), default=0.0) - first
+    whole = max((trip.ended_at for trip in trips), default=0.0) - first
+    node_s = whole * len(world.machines)
+    return {
+        "preset": name,
+        "requests": len(trips),
+        "completed": len(done),
+        "refused": sum(trip.outcome in REFUSED for trip in trips),
+        "goodput": ratio(len(good), len(trips)),
+        "good_per_s": ratio(len(good), begun),
+        "ttft_s": spread([ttft(trip) for trip in done], (50, 90, 99)),
+        "tpot_s": spread([value for trip in done if (value := tpot(trip)) is not None], (50, 99)),
+        "itl_s": itl(world),
+        "busy": ratio(sum(machine.busy_s(first + whole) for machine in world.machines), node_s),
+        "utilisation": ratio(sum(best_s(machine.profile, _of(done, machine.index)) for machine in world.machines), node_s),
+        "prefix_hit": ratio(sum(trip.cached_tokens for trip in done), sum(trip.arrival.prompt_tokens for trip in done)),
+        "preempted": sum(machine.preempted() for machine in world.machines),
+        "output_tokens_per_s": ratio(sum(trip.arrival.output_tokens for trip in done), whole),
+        "by_prompt_length": by_prompt_length(trips, good),
+    }
+
+
+def ttft(trip: Trip) -> float:
+    return trip.first_at - trip.arrival.at_s
+
+
+def tpot(trip: Trip) -> float | None:
+    tokens = trip.arrival.output_tokens
+    return (trip.ended_at - trip.first_at) / (tokens - 1) if tokens > 1 else None
+
+
+def best_s(profile: Profile, done: Sequence[Trip]) -> float:
+    """Least node time for these requests' tokens: as many sequences decode together as there are slots and KV memory for.
+
+    Prefill rides on the same steps. c0 is paid once a step; there are as many steps as decoding at the best batch takes, or as
+    prefill in full chunks takes, whichever are more.
+    """
+    if not done:
+        return 0.0
+    outputs = sum(trip.arrival.output_tokens for trip in done)
+    prompts = sum(trip.arrival.prompt_tokens - trip.cached_tokens for trip in done)
+    context = sum(trip.arrival.output_tokens * (trip.arrival.prompt_tokens + trip.arrival.output_tokens / 2) for trip in done)
+    batch = max(1.0, min(profile.max_sequences, profile.kv_tokens * outputs / context))
+    steps = max(outputs / batch, prompts / profile.chunk_tokens)
+    return profile.c0_s * steps + profile.c1_s * outputs + profile.c2_s * context + profile.c3_s * prompts
+
+
+def by_prompt_length(trips: Sequence[Trip], good: set[int]) -> list[Json]:
+    """Goodput of each quarter of all requests, from the shortest prompts to the longest."""
+    ordered = sorted(trips, key=lambda trip: trip.arrival.prompt_tokens)
+    cuts = [len(ordered) * quarter // 4 for quarter in range(5)]
+    parts = [ordered[start:end] for start, end in pairwise(cuts) if end > start]
+    return [
+        {
+            "prompt_tokens": [part[0].arrival.prompt_tokens, part[-1].arrival.prompt_tokens],
+            "requests": len(part),
+            "goodput": ratio(sum(id(trip) in good for trip in part), len(part)),
+        }
+        for part in parts
+    ]
+
+
+def itl(world: World) -> Json:
+    gaps = Histogram()
+    for machine in world.machines:
+        gaps.merge(machine.itl())
+    return {f"p{percent}": rounded(gaps.quantile(percent / 100)) if gaps.count else None for percent in (50, 99)}
+
+
+def spread(values: Sequence[float], percents: Iterable[int]) -> Json:
+    """Mean and percentiles (nearest rank)."""
+    ordered = sorted(values)
+    result: Json = {"mean": ratio(sum(ordered), len(ordered))}
+    for percent in percents:
+        result[f"p{percent}"] = rounded(ordered[max(0, ceil(len(ordered) * percent / 100) - 1)]) if ordered else None
+    return result
+
+
+def ratio(part: float, whole: float) -> float | None:
+    return rounded(part / whole) if whole > 0 else None
+
+
+def rounded(value: float) -> float:
+    return round(value, 6)
+
+
+def _of(trips: Iterable[Trip], node: int) -> list[Trip]:
+    return [trip for trip in trips if trip.node == node]
+
+
+BAR = 24
+PARTS = " ▏▎▍▌▋▊▉█"
+
+
+def table(results: Sequence[Json]) -> Table:
+    """Presets as rows, with a bar for goodput."""
+    from rich.table import Table
+
+    lines = Table(box=None, padding=(0, 1), header_style="bold")
+    lines.add_column("preset", no_wrap=True)
+    for heading in ("goodput", "", "good/s", "refused", "TTFT p50", "p99", "TPOT p50", "p99", "cached", "busy"):
+        lines.add_column(heading, justify="left" if not heading else "right", no_wrap=True)
+    best = max((result["goodput"] or 0.0 for result in results), default=0.0)
+    for result in results:
+        goodput = result["goodput"] or 0.0
+        lines.add_row(
+            result["preset"],
+            percent(goodput),
+            bar(goodput),
+            number(result["good_per_s"]),
+            percent(result["refused"] / result["requests"]) if result["requests"] else "-",
+            seconds(result["ttft_s"]["p50"]),
+            seconds(result["ttft_s"]["p99"]),
+            seconds(result["tpot_s"]["p50"]),
+            seconds(result["tpot_s"]["p99"]),
+            percent(result["prefix_hit"]),
+            percent(result["busy"]),
+            style="bold" if goodput == best and len(results) > 1 else "",
+        )
+    return lines
+
+
+def bar(share: float) -> str:
+    eighths = round(max(0.0, min(1.0, share)) * BAR * 8)
+    full, part = divmod(eighths, 8)
+    return (PARTS[8] * full + (PARTS[part] if part else "")).ljust(BAR, "·")
+
+
+def percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.1%}"
+
+
+def number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def seconds(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value * 1e3:.0f} ms" if value < 1.0 else f"{value:.3g} s"

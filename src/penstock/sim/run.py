@@ -1,0 +1,41 @@
+"""Presets over one workload, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from penstock.facts import Profile
+from penstock.sim.arrival import Arrival
+from penstock.sim.faults import Fault
+from penstock.sim.presets import preset
+from penstock.sim.report import Json, summary
+from penstock.sim.slo import Slo
+from penstock.sim.world import World
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What is simulated."""
+
+    arrivals: Sequence[Arrival]
+    fleet: Sequence[Profile]
+    presets: Sequence[str]
+    slo: Slo = Slo()
+    faults: Sequence[Fault] = ()
+    seed: int = 0
+
+
+def simulate(plan: Plan, watch: Callable[[str, int], None] | None = None) -> list[Json]:
+    """One result a preset. `watch` is told the preset and how many of its requests have ended. Raises TraceError."""
+    chosen = [(name, preset(name)) for name in plan.presets]
+    results = []
+    for name, one in chosen:
+        world = World(plan.arrivals, plan.fleet, one, plan.slo, plan.faults, plan.seed)
+        world.run(None if watch is None else _named(watch, name))
+        results.append(summary(name, world, plan.slo))
+    return results
+
+
+def _named(watch: Callable[[str, int], None], name: str) -> Callable[[int], None]:
+    return lambda ended: watch(name, ended)

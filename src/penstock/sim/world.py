@@ -1,0 +1,271 @@
+"""The heap driver: the live gateway's Core over modelled engines, on a virtual clock.
+
+It does what the live driver does and shows the core what the wire shows: arrivals, first tokens, ends with their usage,
+probes each `probe_s`, decode progress each second. Network and gateway take no time here. An answer's length is never shown
+before it ended. At equal times outcomes come first, then faults, probes, the core's own tick, and arrivals last.
+
+Two runs with the same arrivals, nodes, preset, faults and seed are the same to the last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from heapq import heappop, heappush
+from math import floor, inf
+from random import Random
+
+import msgspec
+
+from penstock.config import Class, Config, Node
+from penstock.core import Core
+from penstock.engine import sequence as engine
+from penstock.events import Action, Arrived, Cancel, Event, Failed, Finished, FirstToken, Forward, NodeLost, NodeSeen, Progress, Tick
+from penstock.facts import Failure, Outcome, Profile, Request
+from penstock.sim.arrival import Arrival
+from penstock.sim.faults import Fault
+from penstock.sim.machine import Machine
+from penstock.sim.presets import Preset
+from penstock.sim.slo import Slo
+
+BEAT_S = 1.0
+"""Seconds between probes, and between reports of decode progress, as in the live driver."""
+IDLE_S = 3600.0
+"""When nothing but probes has happened for this long, what still waits never ends."""
+TICK_S = 1e-4
+"""Least time between ticks: the live driver's timers are no finer."""
+WATCH_EVERY = 256
+
+
+class Trip(msgspec.Struct, gc=False):
+    """What became of one request. Times are the world's; -1 where it did not come to that."""
+
+    arrival: Arrival
+    outcome: Outcome | None = None
+    node: int = -1
+    first_at: float = -1.0
+    ended_at: float = -1.0
+    cached_tokens: int = -1
+    """Of the prompt, found in the node's cache; -1 when it never ran."""
+
+
+class World:
+    """One simulation, to be run once."""
+
+    def __init__(
+        self, arrivals: Sequence[Arrival], fleet: Sequence[Profile], preset: Preset, slo: Slo, faults: Sequence[Fault] = (), seed: int = 0
+    ) -> None:
+        """Nodes are named n0, n1, ... in the fleet's order."""
+        self.preset, self.faults = preset, faults
+        nodes = list(zip(names(len(fleet)), fleet, strict=True))
+        self.machines = [Machine(index, name, profile) for index, (name, profile) in enumerate(nodes)]
+        self.trips = [Trip(arrival) for arrival in arrivals]
+        models = tuple(dict.fromkeys(arrival.model for arrival in arrivals))
+        config = configuration(preset, nodes, models, slo)
+        profiles = {profile.name: profile for _, profile in nodes}
+        self.core = Core(config, config.knobs, Random(seed), profiles)
+        self.now = 0.0
+        self.ended = 0
+        self._by_name = {machine.name: machine for machine in self.machines}
+        self._heap: list[tuple[float, int]] = []
+        self._due = [inf] * len(self.machines)
+        """Each machine's deadline; an entry of the heap that differs from it is stale."""
+        self._pending: list[Event] = []
+
+    def run(self, watch: Callable[[int], None] | None = None) -> None:
+        """Until every request has ended. `watch` is told the number ended, now and then."""
+        trips, faults = self.trips, self.faults
+        arrived = fault = 0
+        beat_at, scrape_at, ticked_at, stirred_at = BEAT_S, inf, -inf, 0.0
+        scrape_s = self.preset.scrape_s
+        arrival_at = trips[0].arrival.at_s if trips else inf
+        if scrape_s:
+            scrape_at = floor(arrival_at / scrape_s) * scrape_s
+        while self.ended < len(trips):
+            engine_at = self._engine_at()
+            fault_at = faults[fault].at_s if fault < len(faults) else inf
+            tick_at = max(self.core.deadline, ticked_at + TICK_S)
+            now = min(engine_at, fault_at, beat_at, scrape_at, tick_at, arrival_at)
+            now = self.now = max(now, self.now)
+            if engine_at <= now:
+                self._outcomes(now)
+            elif fault_at <= now:
+                self._break(faults[fault], now)
+                fault += 1
+            elif beat_at <= now:
+                self._beat(now)
+                beat_at += BEAT_S
+                if now - stirred_at > IDLE_S and arrival_at == inf:
+                    self._abandon(now)
+                continue
+            elif scrape_at <= now:
+                self._probe(now)
+                scrape_at = inf
+            elif tick_at <= now:
+                ticked_at = now
+                self._tell(Tick(), now)
+                continue
+            else:
+                self._arrive(arrived, now)
+                arrived += 1
+                arrival_at = trips[arrived].arrival.at_s if arrived < len(trips) else inf
+                if scrape_s and arrival_at < inf and floor(arrival_at / scrape_s) > floor(now / scrape_s):
+                    scrape_at = floor(arrival_at / scrape_s) * scrape_s
+                if watch is not None and not arrived % WATCH_EVERY:
+                    watch(self.ended)
+            stirred_at = now
+        if watch is not None:
+            watch(self.ended)
+
+    # -- engines
+
+    def _engine_at(self) -> float:
+        heap, due = self._heap, self._due
+        while heap and heap[0][0] != due[heap[0][1]]:
+            heappop(heap)
+        return heap[0][0] if heap else inf
+
+    def _watch_engine(self, machine: Machine) -> None:
+        at = machine.deadline()
+        if at != self._due[machine.index]:
+            self._due[machine.index] = at
+            if at < inf:
+                heappush(self._heap, (at, machine.index))
+
+    def _outcomes(self, now: float) -> None:
+        machine = self.machines[heappop(self._heap)[1]]
+        self._due[machine.index] = -1.0
+        for outcome in machine.advance(now):
+            trip = self.trips[outcome.id]
+            if isinstance(outcome, engine.Started):
+                trip.first_at, trip.cached_tokens = now, outcome.cached_tokens
+                if self.preset.streams and trip.arrival.stream:
+                    self._tell(FirstToken(outcome.id), now)
+            else:
+                del machine.flying[outcome.id]
+                arrival = trip.arrival
+                # A sequence that could never fit is refused by the engine: a 4xx answer on the wire.
+                self._end(trip, Outcome.FAILED if outcome.refused else Outcome.COMPLETED, now)
+                status = 400 if outcome.refused else 200
+                self._tell(Finished(outcome.id, status, arrival.prompt_tokens, trip.cached_tokens, outcome.output_tokens or -1), now)
+        self._watch_engine(machine)
+
+    # -- the core
+
+    def _arrive(self, id: int, now: float) -> None:
+        arrival = self.trips[id].arrival
+        request = Request(
+            id=id,
+            model=arrival.model,
+            tenant=arrival.tenant,
+            prompt_tokens=arrival.prompt_tokens,
+            max_tokens=arrival.max_tokens,
+            stream=arrival.stream and self.preset.streams,
+            blocks=arrival.blocks,
+            session=arrival.session,
+        )
+        self._tell(Arrived(request), now)
+
+    def _tell(self, event: Event, now: float) -> None:
+        """Give the core an event and do what it says. What that leads to at once, such as a refused connection, follows."""
+        pending = self._pending
+        pending.append(event)
+        if len(pending) > 1:
+            return
+        at = 0
+        while at < len(pending):
+            for action in self.core.handle(pending[at], now):
+                self._do(action, now)
+            at += 1
+        pending.clear()
+
+    def _do(self, action: Action, now: float) -> None:
+        trip = self.trips[action.id]
+        if isinstance(action, Forward):
+            machine = self._by_name[action.node]
+            trip.node = machine.index
+            if machine.alive:
+                arrival = trip.arrival
+                machine.submit(engine.Sequence(action.id, arrival.prompt_tokens, arrival.output_tokens, arrival.blocks), now)
+                self._watch_engine(machine)
+            else:
+                self._tell(Failed(action.id, Failure.CONNECT), now)
+        elif isinstance(action, Cancel):
+            machine = self._by_name[action.node]
+            machine.cancel(action.id, now)
+            self._watch_engine(machine)
+        else:
+            self._end(trip, action.outcome, now)
+
+    def _end(self, trip: Trip, outcome: Outcome, now: float) -> None:
+        assert trip.outcome is None, "a request ended twice"
+        trip.outcome, trip.ended_at = outcome, now
+        self.ended += 1
+
+    def _abandon(self, now: float) -> None:
+        """No node is left that could end what still waits."""
+        for trip in self.trips:
+            if trip.outcome is None:
+                self._end(trip, Outcome.FAILED, now)
+
+    # -- probes
+
+    def _beat(self, now: float) -> None:
+        if self.preset.streams:
+            for machine in self.machines:
+                if machine.alive and machine.flying:
+                    tokens, stream_s = machine.decoding(now)
+                    if stream_s > 0.0:
+                        self._tell(Progress(machine.name, tokens, stream_s), now)
+        self._probe(now)
+
+    def _probe(self, now: float) -> None:
+        for machine in self.machines:
+            if machine.alive:
+                machine.lost = False
+                self._tell(NodeSeen(machine.name, machine.signals(now)), now)
+            elif not machine.lost:
+                machine.lost = True
+                self._tell(NodeLost(machine.name), now)
+
+    # -- faults
+
+    def _break(self, fault: Fault, now: float) -> None:
+        machine = self._by_name[fault.node]
+        if fault.do in ("kill", "restart") and machine.alive:
+            ids = machine.kill(now)
+            for id in ids:
+                trip = self.trips[id]
+                started = trip.first_at >= 0.0 and trip.arrival.stream
+                trip.first_at, trip.cached_tokens = -1.0, -1
+                self._tell(Failed(id, Failure.RESET, started), now)
+        if fault.do == "restart":
+            machine.restart(now)
+        elif fault.do == "slow":
+            machine.pace(fault.factor, now)
+        elif fault.do in ("mute", "unmute"):
+            machine.mute = fault.do == "mute"
+        self._watch_engine(machine)
+
+
+def names(count: int) -> list[str]:
+    return [f"n{index}" for index in range(count)]
+
+
+def configuration(preset: Preset, nodes: Sequence[tuple[str, Profile]], models: tuple[str, ...], slo: Slo) -> Config:
+    """What a gateway with this preset would be configured with. Baselines are told nothing of a node's inside."""
+    classes: tuple[Class, ...] = ()
+    if preset.deadlines and slo.set:
+        classes = (
+            Class(
+                name="slo",
+                ttft_ms=None if slo.ttft_s is None else slo.ttft_s * 1e3,
+                ttft_ms_per_1k=slo.ttft_per_1k_s * 1e3,
+                tpot_ms=None if slo.tpot_s is None else slo.tpot_s * 1e3,
+            ),
+        )
+    return Config(
+        nodes=tuple(preset.node(Node(name=name, url=f"http://{name}", models=models), profile) for name, profile in nodes),
+        classes=classes,
+        policy=preset.policy,
+        knobs=preset.knobs if preset.deadlines and slo.ttft_s is not None else preset.patient(),
+    )
