@@ -1,0 +1,1 @@
+"""The live data plane: sockets and the clock around the pure core."""

@@ -1,0 +1,150 @@
+"""What a request asks for: the routes, and everything that is settled before the core hears of a call."""
+
+from __future__ import annotations
+
+import os
+import re
+from itertools import count
+
+from penstock.config import Config
+from penstock.core import Core
+from penstock.errors import CallError
+from penstock.facts import Route
+from penstock.gateway.auth import Keyring
+from penstock.gateway.driver import Driver
+from penstock.http1 import Exchange
+from penstock.wire import openai
+
+CALLS = {
+    "/v1/chat/completions": Route.CHAT,
+    "/v1/completions": Route.COMPLETIONS,
+    "/v1/embeddings": Route.EMBEDDINGS,
+    "/chat/completions": Route.CHAT,
+    "/completions": Route.COMPLETIONS,
+    "/embeddings": Route.EMBEDDINGS,
+    # DeepSeek's clients use its /beta base URL for prefix completion and fill-in-the-middle.
+    "/beta/chat/completions": Route.CHAT,
+    "/beta/completions": Route.COMPLETIONS,
+}
+PAGES = {"/v1/models": "_models", "/models": "_models", "/health": "_health", "/ready": "_ready"}
+
+JSON = b"content-type: application/json\r\n"
+EXPOSED = b"x-request-id, x-penstock-request-id, x-penstock-node, x-penstock-queue-ms, retry-after, retry-after-ms, x-should-retry"
+_TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
+_HEADER_NAMES = re.compile(r"[A-Za-z0-9-]{1,64}(, ?[A-Za-z0-9-]{1,64}){0,63}")
+
+
+class App:
+    """Called by the server with each request."""
+
+    __slots__ = ("_aliases", "_cors", "_ids", "_keys", "_limits", "_prefix", "core", "draining", "driver")
+
+    def __init__(self, config: Config, keys: Keyring, core: Core, driver: Driver) -> None:
+        self.core, self.driver = core, driver
+        self.draining = False
+        self._keys, self._limits, self._aliases = keys, config.limits, config.aliases
+        self._cors = frozenset(config.listen.cors)
+        self._ids = count(1)
+        self._prefix = b"ps-" + os.urandom(4).hex().encode() + b"-"
+
+    def __call__(self, exchange: Exchange) -> None:
+        headers = exchange.headers
+        id = next(self._ids)
+        head = self._head(id, headers.get("x-request-id"))
+        origin = headers.get("origin")
+        if origin is not None:
+            head += self._cors_lines(origin)
+        route = CALLS.get(exchange.path)
+        if route is None or exchange.method != "POST":
+            self._page(exchange, head)
+            return
+        try:
+            if origin is not None:
+                self._check_origin(origin)
+            tenant = self._keys.tenant(headers.get("authorization"))
+            if tenant is None:
+                raise CallError(401, "invalid_api_key", "No accepted API key was given. Send one as: Authorization: Bearer KEY")
+            ask = openai.read(route, exchange.body, self._limits, tenant.salt, self._aliases)
+            if not self.core.serves(ask.model):
+                raise CallError(404, "model_not_found", f"The model {ask.asked_model!r} does not exist here.", field="model")
+        except CallError as error:
+            self._refuse(exchange, head, error)
+            return
+        self.driver.arrive(exchange, route, ask, tenant, id, head)
+
+    def stamp(self) -> bytes:
+        """Header lines for answers that the server makes itself."""
+        return self._head(next(self._ids), None)
+
+    def _head(self, id: int, asked: str | None) -> bytes:
+        own = b"%b%x" % (self._prefix, id)
+        if asked is not None and _TOKEN.fullmatch(asked):
+            return b"x-request-id: %b\r\nx-penstock-request-id: %b\r\n" % (asked.encode(), own)
+        return b"x-request-id: %b\r\nx-penstock-request-id: %b\r\n" % (own, own)
+
+    # --- everything but calls
+
+    def _page(self, exchange: Exchange, head: bytes) -> None:
+        page = PAGES.get(exchange.path)
+        if page is None and exchange.path not in CALLS:
+            self._refuse(exchange, head, CallError(404, "not_found", f"There is no {exchange.path[:80]!r} here."))
+            return
+        allowed = "POST" if page is None else "GET, HEAD"
+        if exchange.method == "OPTIONS":
+            self._preflight(exchange, head, allowed)
+        elif page is None or exchange.method not in ("GET", "HEAD"):
+            head += b"allow: %b, OPTIONS\r\n" % allowed.encode()
+            self._refuse(exchange, head, CallError(405, "method_not_allowed", f"Use {allowed} for {exchange.path}."))
+        else:
+            getattr(self, page)(exchange, head)
+
+    def _models(self, exchange: Exchange, head: bytes) -> None:
+        if self._keys.tenant(exchange.headers.get("authorization")) is None:
+            self._refuse(exchange, head, CallError(401, "invalid_api_key", "No accepted API key was given."))
+            return
+        names = self.core.models()
+        names += [alias for alias, model in self._aliases.items() if model in names]
+        exchange.respond(200, JSON + head, openai.models(names))
+
+    def _health(self, exchange: Exchange, head: bytes) -> None:
+        """The process lives."""
+        exchange.respond(200, JSON + head, b'{"status":"ok"}')
+
+    def _ready(self, exchange: Exchange, head: bytes) -> None:
+        """It takes work: some engine is up, and it is not about to stop."""
+        if self.draining:
+            exchange.respond(503, JSON + head, b'{"status":"draining"}')
+        elif not self.core.ready():
+            exchange.respond(503, JSON + head, b'{"status":"no engine is up"}')
+        else:
+            exchange.respond(200, JSON + head, b'{"status":"ready"}')
+
+    def _refuse(self, exchange: Exchange, head: bytes, error: CallError) -> None:
+        if error.status == 401:
+            head += b"www-authenticate: Bearer\r\n"
+        exchange.respond(error.status, JSON + head, openai.error(error.status, error.code, error.message, error.field))
+
+    # --- browsers
+
+    def _allows(self, origin: str) -> bool:
+        return origin in self._cors or "*" in self._cors
+
+    def _check_origin(self, origin: str) -> None:
+        """Where no key is needed, a page the user happens to visit must not spend the engines: browsers name it in Origin."""
+        if self._keys.open and not self._allows(origin):
+            raise CallError(403, "origin_not_allowed", "Pages of this origin may not call here; see listen.cors.")
+
+    def _cors_lines(self, origin: str) -> bytes:
+        if not self._allows(origin):
+            return b"vary: origin\r\n"
+        allowed = b"*" if "*" in self._cors else origin.encode()
+        return b"access-control-allow-origin: %b\r\naccess-control-expose-headers: %b\r\nvary: origin\r\n" % (allowed, EXPOSED)
+
+    def _preflight(self, exchange: Exchange, head: bytes, allowed: str) -> None:
+        origin = exchange.headers.get("origin")
+        if origin is not None and self._allows(origin):
+            asked = exchange.headers.get("access-control-request-headers", "")
+            names = asked if _HEADER_NAMES.fullmatch(asked) else "authorization, content-type"
+            head += f"access-control-allow-methods: {allowed}\r\naccess-control-allow-headers: {names}\r\n".encode()
+            head += b"access-control-max-age: 600\r\n"
+        exchange.respond(204, head + b"allow: %b, OPTIONS\r\n" % allowed.encode(), b"")

@@ -1,0 +1,279 @@
+"""One call's life between its caller and the engines: the answer's way back, whatever happens on it.
+
+    waiting -> sent -> early -> steady -> ended       a stream: bytes are kept back until content shows
+    waiting -> sent -> whole -> ended                 a JSON answer or an engine's 4xx, sent on when complete
+                   \\-> large -> ended                 a JSON answer too large to keep, relayed as it comes
+                   \\-> spoilt -> failed               an answer that is not for callers
+
+Until the first byte of an answer has gone to the caller the call may start again on another engine. Comments and newlines that
+keep a waiting caller's connection alive commit the status, not the answer.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from penstock.events import Finished
+from penstock.facts import Failure, Route
+from penstock.gateway.refusal import Refusal
+from penstock.http1 import Call as UpstreamCall
+from penstock.http1 import Exchange
+from penstock.wire import openai, sse
+
+if TYPE_CHECKING:
+    from penstock.events import Reject
+    from penstock.gateway.driver import Driver
+    from penstock.gateway.node import Node
+
+EARLY_BYTES = 65_536
+"""Kept back of a stream that shows no content, and read of an answer that is thrown away."""
+
+WHOLE, LARGE, SPOILT = range(3)
+
+STREAM = b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
+JSON = b"content-type: application/json\r\n"
+_MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,64}/[A-Za-z0-9!#$&^_.+-]{1,64}(; ?charset=[A-Za-z0-9_-]{1,32})?")
+
+
+class Call:
+    """Receives the engine's answer and the caller's signals; tells the driver what happened."""
+
+    __slots__ = ("_kind", "_length", "_mode", "_parts", "_size", "_steady", "arrived", "ask", "counted", "driver", "exchange", "failure")
+    __slots__ += ("fed", "first", "flowing", "head", "id", "node", "queue_ms", "relay", "route", "status", "upstream")
+
+    def __init__(self, driver: Driver, exchange: Exchange, route: Route, ask: openai.Call, id: int, head: bytes) -> None:
+        self.driver, self.exchange, self.route, self.ask, self.id = driver, exchange, route, ask, id
+        self.head = head
+        """Header lines that every form of the answer carries."""
+        self.arrived = time.monotonic()
+        self.fed = 0.0
+        """When the hold last sent a sign of life."""
+        self.node: Node | None = None
+        self.upstream: UpstreamCall | None = None
+        self.relay: sse.Relay | None = None
+        self.failure: Failure | None = None
+        self.queue_ms = self.status = self.counted = self._size = 0
+        self.first = -1.0
+        """When a stream's content was first seen."""
+        self.flowing = False
+        """Bytes of an answer have gone to the caller: no other engine can take over."""
+        self._steady = False
+        self._mode = WHOLE
+        self._parts: list[bytes] = []
+        self._kind = ""
+        self._length: int | None = None
+        exchange.on_cancel = self._left
+
+    # --- what the driver asks for
+
+    def send(self, node: Node, now: float) -> None:
+        """Ask the engine, for the first time or again."""
+        self.node = node
+        self.queue_ms = int((now - self.arrived) * 1000)
+        if self.failure is not None:
+            self.relay, self._mode, self._size, self._parts = None, WHOLE, 0, []
+        self.upstream = node.upstream.request(node.heads[self.route], self.ask.body, self)
+        if self.exchange.paused:
+            self._pause()
+
+    def refuse(self, action: Reject) -> None:
+        """The core's last word: there will be no (more) answer."""
+        exchange = self.exchange
+        refusal = Refusal(action, self.failure)
+        if not exchange.started:
+            exchange.respond(refusal.status, refusal.headers() + self._headers(), refusal.body())
+        elif self.ask.stream and self._mode != LARGE:
+            exchange.end(refusal.event())
+        else:
+            exchange.abort()
+
+    def feed(self, line: bytes) -> None:
+        """A sign of life for a caller who waits; commits status 200."""
+        exchange = self.exchange
+        if not exchange.started:
+            exchange.start(200, (STREAM if self.ask.stream else JSON) + self._headers())
+        if not exchange.paused:
+            exchange.send(line)
+
+    def stop(self) -> None:
+        """Nobody waits for the engine's answer any more."""
+        if self.upstream is not None:
+            self.upstream.cancel()
+            self.upstream = None
+
+    def close(self) -> None:
+        """Let go: a call and its exchange refer to each other."""
+        exchange = self.exchange
+        exchange.on_cancel = exchange.on_pause = exchange.on_resume = None
+        self.upstream = None
+        self._parts = []
+
+    # --- what the engine sends
+
+    def on_head(self, status: int, headers: Mapping[str, str]) -> None:
+        self.status = status
+        kind = headers.get("content-type", "")
+        sse_wanted = self.ask.stream and status == 200
+        if sse_wanted and kind.startswith("text/event-stream"):
+            self.relay = sse.Relay(self.ask.usage_asked)
+            self._listen()
+        elif not _is_answer(status) or (sse_wanted and self.exchange.started):
+            self._mode = SPOILT
+        else:
+            self._kind = kind if _MEDIA_TYPE.fullmatch(kind) else "application/octet-stream"
+            length = headers.get("content-length")
+            self._length = None if length is None else int(length)
+
+    def on_body(self, data: bytes) -> None:
+        relay = self.relay
+        if relay is None:
+            self._collect(data)
+        elif self._steady:
+            self.exchange.send(relay.feed(data))
+        else:
+            self._early(relay, relay.feed(data))
+
+    def on_end(self) -> None:
+        self.upstream = None
+        if self.relay is not None:
+            self._end_stream(self.relay)
+        elif self._mode == SPOILT:
+            self._fail(_failure(self.status))
+        else:
+            self._end_whole()
+
+    def on_failure(self, failure: Failure, detail: str) -> None:
+        self.upstream = None
+        self._fail(failure)
+
+    # --- streams
+
+    def _early(self, relay: sse.Relay, data: bytes) -> None:
+        """Bytes before content, such as the event that only names the role: another engine could still take over."""
+        if data:
+            self._parts.append(data)
+            self._size += len(data)
+        if relay.first:
+            self._steady = True
+            self._flow()
+            self.driver.first_token(self)
+        elif self._size > EARLY_BYTES:
+            self._flow()
+
+    def _flow(self) -> None:
+        exchange = self.exchange
+        if not exchange.started:
+            exchange.start(200, STREAM + self._headers())
+        self.flowing = True
+        parts, self._parts = self._parts, []
+        exchange.send(parts[0] if len(parts) == 1 else b"".join(parts))
+
+    def _end_stream(self, relay: sse.Relay) -> None:
+        if rest := relay.flush():
+            self._parts.append(rest)
+        if not self.flowing and not self._parts:
+            self._fail(Failure.PROTOCOL)
+            return
+        if self._parts:
+            self._flow()
+        self.exchange.end()
+        usage = relay.usage
+        if usage is None:
+            self.driver.finished(self, Finished(self.id, output_tokens=relay.tokens))
+        else:
+            self.driver.finished(self, _finished(self.id, 200, usage))
+
+    # --- whole answers
+
+    def _collect(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._mode == WHOLE:
+            self._parts.append(data)
+            if self._size > self.driver.limits.buffer_bytes:
+                self._enlarge()
+        elif self._mode == LARGE:
+            self.exchange.send(data)
+        elif self._size > EARLY_BYTES:
+            self.stop()
+            self._fail(_failure(self.status))
+
+    def _enlarge(self) -> None:
+        """Too large to keep: relay it, with back-pressure. It can no longer be tried elsewhere."""
+        exchange = self.exchange
+        if exchange.started and self.status >= 400:
+            self.stop()
+            self._end_whole()
+            return
+        self._mode, self.flowing = LARGE, True
+        if not exchange.started:
+            exchange.start(self.status, self._typed_headers(), self._length)
+        self._listen()
+        parts, self._parts = self._parts, []
+        exchange.send(b"".join(parts))
+
+    def _end_whole(self) -> None:
+        exchange, status = self.exchange, self.status
+        body = b"".join(self._parts)
+        if self._mode == LARGE:
+            exchange.end()
+        elif not exchange.started:
+            exchange.respond(status, self._typed_headers(), body)
+        elif status < 400:
+            exchange.end(body)
+        elif self.ask.stream:
+            exchange.end(sse.error_event(status, "engine_refused", f"The engine refused the request with status {status}."))
+        else:
+            exchange.abort()
+        usage = openai.usage(body) if status < 400 and body else None
+        self.driver.finished(self, Finished(self.id, status) if usage is None else _finished(self.id, status, usage))
+
+    # --- both
+
+    def _fail(self, failure: Failure) -> None:
+        self.failure = failure
+        self.driver.failed(self, failure)
+
+    def _headers(self) -> bytes:
+        if self.node is None:
+            return self.head
+        return b"%bx-penstock-node: %b\r\nx-penstock-queue-ms: %d\r\n" % (self.head, self.node.name, self.queue_ms)
+
+    def _typed_headers(self) -> bytes:
+        if self._kind == "application/json":
+            return JSON + self._headers()
+        return b"content-type: %b\r\n%b" % (self._kind.encode(), self._headers())
+
+    # --- what the caller does
+
+    def _listen(self) -> None:
+        """Answers that are relayed as they come are read no faster than the caller reads."""
+        self.exchange.on_pause, self.exchange.on_resume = self._pause, self._resume
+
+    def _pause(self) -> None:
+        if self.upstream is not None:
+            self.upstream.pause()
+
+    def _resume(self) -> None:
+        if self.upstream is not None:
+            self.upstream.resume()
+
+    def _left(self) -> None:
+        self.driver.cancelled(self)
+
+
+def _is_answer(status: int) -> bool:
+    """Whether callers may see it. An engine's 401 and 403 are about our key, not the caller's; 429 and 503 mean "busy"."""
+    return 200 <= status < 300 or (400 <= status < 500 and status not in (401, 403, 407, 429))
+
+
+def _failure(status: int) -> Failure:
+    if status in (429, 503):
+        return Failure.BUSY
+    return Failure.STATUS if status >= 400 else Failure.PROTOCOL
+
+
+def _finished(id: int, status: int, usage: openai.Usage) -> Finished:
+    return Finished(id, status, usage.prompt_tokens, usage.cached_tokens, usage.output_tokens)

@@ -1,0 +1,72 @@
+"""The gateway as a process: event loop, signals, limits of the operating system, garbage collector."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import resource
+import signal
+import sys
+from pathlib import Path
+
+import uvloop
+
+from penstock.config import Config
+from penstock.gateway.service import Gateway
+
+log = logging.getLogger("penstock.gateway")
+
+GC_THRESHOLDS = (50_000, 20, 100)
+"""Calls free themselves by counting; what the collector finds is rare, and a pass over everything costs milliseconds."""
+
+
+def run(config: Config, journal: Path | None = None) -> None:
+    """Serve until SIGTERM or SIGINT. Raises PenstockError for what keeps it from starting."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO, stream=sys.stderr)
+    _raise_file_limit()
+    uvloop.run(_serve(config, journal))
+
+
+async def _serve(config: Config, journal: Path | None) -> None:
+    stop, hurry = _signals()
+    gateway = Gateway(config, journal)
+    await gateway.start()
+    print(f"API       {gateway.url}/v1", flush=True)
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+    await stop.wait()
+    log.info(
+        "draining: %d calls under way, for at most %g s; a second signal stops at once", len(gateway.driver.calls), config.limits.drain_s
+    )
+    drain = asyncio.ensure_future(gateway.stop())
+    hurried = asyncio.ensure_future(hurry.wait())
+    await asyncio.wait((drain, hurried), return_when=asyncio.FIRST_COMPLETED)
+    if not drain.done():
+        drain.cancel()
+        await asyncio.wait((drain,))
+        await gateway.stop(0.0)
+    hurried.cancel()
+
+
+def _signals() -> tuple[asyncio.Event, asyncio.Event]:
+    """Set by the first and by the second signal."""
+    stop, hurry = asyncio.Event(), asyncio.Event()
+
+    def signalled() -> None:
+        (hurry if stop.is_set() else stop).set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, signalled)
+    return stop, hurry
+
+
+def _raise_file_limit() -> None:
+    """Two connections a call: as many files as the system lets us have."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (ValueError, OSError):
+        log.warning("could not raise the limit of open files to %d", hard)

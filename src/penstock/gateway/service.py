@@ -1,0 +1,82 @@
+"""The gateway as a whole: its parts put together, started in order and stopped in order."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+from penstock.config import Config
+from penstock.core import Core
+from penstock.errors import ConfigError
+from penstock.facts import Profile
+from penstock.gateway import auth
+from penstock.gateway.app import App
+from penstock.gateway.driver import Driver
+from penstock.gateway.hold import Hold
+from penstock.gateway.journal import Journal
+from penstock.gateway.node import connect
+from penstock.gateway.probe import Prober
+from penstock.http1 import Server, server_context
+from penstock.journal import Head
+from penstock.metrics.ledger import Ledger
+
+
+class Gateway:
+    """One data plane. Make it on a running event loop; raises ConfigError for what it cannot work with."""
+
+    def __init__(self, config: Config, journal: Path | None = None, seed: int | None = None) -> None:
+        self.config = config
+        keys = auth.keyring(config)
+        auth.refuse_exposure(config, keys)
+        seed = int.from_bytes(os.urandom(6), "big") if seed is None else seed
+        profiles = _profiles(config)
+        self.core = Core(config, config.knobs, random.Random(seed), profiles)
+        self.nodes = connect(config.nodes, config.limits, auth.engine_key)
+        self.ledger = Ledger(config)
+        head = Head(config=config, knobs=config.knobs, seed=seed, profiles=profiles)
+        self.journal = None if journal is None else Journal(journal, head)
+        self.driver = Driver(self.core, self.nodes, config.limits, self.ledger, self.journal)
+        self.app = App(config, keys, self.core, self.driver)
+        self.server = Server(self.app, config.limits, hosts=config.listen.hosts, stamp=self.app.stamp)
+        self._hold: Hold | None = None
+        self._prober: Prober | None = None
+        self.port = 0
+
+    async def start(self) -> None:
+        """Listen, then look after the nodes. Raises ConfigError when the address is taken."""
+        listen = self.config.listen
+        tls = server_context(listen.tls.cert, listen.tls.key) if listen.tls else None
+        try:
+            self.port = await self.server.listen(listen.host, listen.port, ssl=tls)
+        except OSError as error:
+            raise ConfigError(f"cannot listen on {listen.host}:{listen.port}: {os.strerror(error.errno or 0)}", key="listen.port") from None
+        self._hold = Hold(self.driver, self.config.hold)
+        self._prober = Prober(self.nodes.values(), self.config.limits, self.config.probe_s, self.driver.handle)
+
+    async def stop(self, drain_s: float | None = None) -> None:
+        """Let the calls under way end, for at most `drain_s` (default: `limits.drain_s`) seconds, then stop everything."""
+        self.app.draining = True
+        await self.server.drain(self.config.limits.drain_s if drain_s is None else drain_s)
+        for part in (self._prober, self._hold, self.driver):
+            if part is not None:
+                part.close()
+        for node in self.nodes.values():
+            node.upstream.close()
+        if self.journal is not None:
+            await self.journal.close()
+
+    @property
+    def url(self) -> str:
+        listen = self.config.listen
+        host = f"[{listen.host}]" if ":" in listen.host else listen.host
+        return f"{'https' if listen.tls else 'http'}://{host}:{self.port}"
+
+
+def _profiles(config: Config) -> dict[str, Profile]:
+    names = {node.profile for node in config.nodes if node.profile}
+    if not names:
+        return {}
+    from penstock.engine import profiles
+
+    return {name: profiles.load(name) for name in sorted(names)}
