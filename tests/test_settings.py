@@ -133,6 +133,7 @@ def test_the_admin_listener_keeps_its_port_when_only_its_host_is_given() -> None
         ("admin: 8080", "penstock.yaml:1: admin.port: port 8080 is the API's already (listen)"),
         ("nodes: [{name: a, url: 'http://a', sni: b}]", "nodes[0].sni: needs an https:// url"),
         ("nodes: [{name: a, url: 'https://a', ca: /nowhere}]", "nodes[0].ca: cannot read /nowhere: No such file or directory"),
+        ("nodes: [{name: a, url: 'http://a', profile: abacus}]", "nodes[0].profile: no profile 'abacus'; there are "),
         ("listen: {tls: {cert: /nowhere, key: /nowhere}}", "listen.tls.cert: cannot read /nowhere"),
         # What YAML itself, or our limits on it, refuse.
         ("a: [1", "penstock.yaml:1: not YAML: "),

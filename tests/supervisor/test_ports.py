@@ -34,3 +34,10 @@ def test_a_number_that_is_no_port_is_refused() -> None:
 def test_a_host_that_is_not_here_is_refused() -> None:
     with pytest.raises(PenstockError, match="API: cannot listen on 192.0.2.1:80"):
         refuse_taken([("API", "192.0.2.1", 80, "--port")])
+
+
+def test_a_port_wanted_twice_is_refused() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+    with pytest.raises(PenstockError, match=f"engine-1: port {port} is for API; choose another with --engine-port"):
+        refuse_taken([("API", "127.0.0.1", port, "--port"), ("engine-1", "127.0.0.1", port, "--engine-port")])

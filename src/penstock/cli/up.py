@@ -33,6 +33,7 @@ def up(
     import asyncio
     import tempfile
 
+    from penstock.engine import profiles
     from penstock.gateway import settings
     from penstock.supervisor import demo
     from penstock.supervisor.ports import refuse_taken
@@ -42,6 +43,7 @@ def up(
     wanted = demo.with_ports(given, port, admin_port)
     services = []
     if not given.nodes:
+        profiles.load(profile)
         wanted = demo.with_engines(wanted, engines, engine_port, model, profile)
         services.append(demo.engine_service(engines, engine_port, model, profile, speed))
     refuse_taken(_places(wanted, services))

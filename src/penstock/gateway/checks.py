@@ -93,8 +93,10 @@ def _check_nodes(config: Config, environ: Mapping[str, str]) -> None:
 def _check_profile(name: str, key: str) -> None:
     from penstock.engine import profiles
 
-    if name not in profiles.names():
-        raise ConfigError(f"unknown profile {name!r}; known: {', '.join(profiles.names())}", key=key)
+    try:
+        profiles.load(name)
+    except ConfigError as error:
+        raise ConfigError(error.message, key=key) from None
 
 
 def _check_names(config: Config) -> None:
