@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import uvloop
+from tests.load.server import DONE, END, HEAD, Engine, Part, answer, chunk, error, event, piece, plain
 
 from penstock.load.bench import Plan, Watch, bench
 from penstock.load.plan import Planned, Shape
 from penstock.load.report import Json
 from penstock.load.slo import Slo
 from penstock.load.target import Target, Unreachable
-from tests.load.server import DONE, END, HEAD, Engine, Part, answer, chunk, error, event, piece, plain
 
 Behave = Callable[[int, dict[str, Any]], list[Part]]
 SHAPE = Shape(20, 5)
@@ -66,19 +66,22 @@ def test_latency_counts_from_the_intended_start() -> None:
 
 def test_slow_answers_are_complete_but_not_good() -> None:
     slow_start, slow_tokens, good = answer(3, 0.3, 0.0), answer(3, 0.0, 0.1), answer(3, 0.0, 0.0)
-    result, _ = load(cycle(slow_start, slow_tokens, good), rows=rows(*(at / 100 for at in range(9))), slo=Slo(ttft=0.2, tpot=0.06))
+    result, _ = load(cycle(slow_start, slow_tokens, good), rows=rows(*(at / 100 for at in range(9))), slo=Slo(ttft_s=0.2, tpot_s=0.06))
     assert (result["completed"], result["goodput"]) == (9, pytest.approx(1 / 3, abs=1e-5))
 
 
 def test_longer_prompts_get_more_time_when_asked() -> None:
     planned = [*rows(0.0, shape=Shape(10, 2)), *rows(0.01, shape=Shape(4_000, 2))]
-    result, _ = load(cycle(answer(2, 0.3, 0.0)), rows=planned, slo=Slo(ttft=0.1, ttft_per_1k=0.2))
+    result, _ = load(cycle(answer(2, 0.3, 0.0)), rows=planned, slo=Slo(ttft_s=0.1, ttft_per_1k_s=0.2))
     assert result["goodput"] == 0.5
-    assert result["by_prompt_length"] == [0.0, 1.0]
+    assert result["by_prompt_length"] == [
+        {"prompt_tokens": [10, 10], "requests": 1, "goodput": 0.0},
+        {"prompt_tokens": [4_000, 4_000], "requests": 1, "goodput": 1.0},
+    ]
 
 
 def test_refusals_keep_their_retry_after() -> None:
-    refusals = (
+    refusals: tuple[list[Part], ...] = (
         error(429, "slow down", b"retry-after: 2\r\nretry-after-ms: 1500\r\n"),
         error(503, "full", b"retry-after: 7\r\n"),
         error(503, "full"),
@@ -145,7 +148,11 @@ def test_closed_loop_keeps_its_callers_busy() -> None:
     running: list[int] = []
 
     async def run() -> Json:
-        async with Engine(lambda index, body: running.append(engine.running) or answer(2, 0.02, 0.0)) as engine:
+        def behave(index: int, body: dict[str, Any]) -> list[Part]:
+            running.append(engine.running)
+            return answer(2, 0.02, 0.0)
+
+        async with Engine(behave) as engine:
             return await bench(Target(engine.url, None), Plan(slo=Slo(), shape=SHAPE, callers=3, duration_s=0.6), Watch())
 
     result = uvloop.run(run())
@@ -198,14 +205,14 @@ def test_capacity_of_a_limited_server_is_found() -> None:
         granted += 1 / limit_per_s
         return answer(2, 0.0, 0.0)
 
-    result, _ = load(behave, find=True, duration_s=1.0, start_rate=16.0, slo=Slo(ttft=0.5))
+    result, _ = load(behave, find=True, duration_s=0.6, start_rate=16.0, slo=Slo(ttft_s=0.5, tpot_s=0.05))
     assert limit_per_s * 0.75 < result["capacity_per_s"] < limit_per_s * 1.3
     assert [step["rate"] for step in result["steps"][:2]] == [16.0, 32.0]
     assert any(not step["passed"] and step["refused"] for step in result["steps"])
 
 
 def test_search_gives_up_on_answers_that_can_no_longer_be_good() -> None:
-    result, engine = load(cycle(answer(2, 60.0, 0.0)), find=True, duration_s=0.1, start_rate=0.1, slo=Slo(ttft=0.1))
+    result, engine = load(cycle(answer(2, 60.0, 0.0)), find=True, duration_s=0.1, start_rate=0.1, slo=Slo(ttft_s=0.1, tpot_s=0.0))
     assert result["capacity_per_s"] == 0.0
     assert engine.running == 0
 

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from penstock.load.plan import Planned
 
 
 def bench(
     url: Annotated[str, typer.Option(help="the server's root, or its /v1", metavar="URL")],
     model: Annotated[str | None, typer.Option(help="model to ask for; by default the first that the server lists")] = None,
     key: Annotated[str | None, typer.Option(help="bearer key", envvar="PENSTOCK_KEY")] = None,
-    trace: Annotated[str | None, typer.Option(help="replay this trace at its own times", metavar="FILE")] = None,
+    trace: Annotated[Path | None, typer.Option(help="replay this trace at its own times", metavar="FILE")] = None,
+    form: Annotated[
+        str | None, typer.Option("--format", help="mooncake, azure, servegen or journal; recognised by default", metavar="NAME")
+    ] = None,
+    window: Annotated[
+        str | None, typer.Option(help="part of the trace, in seconds or HH:MM[:SS]; a side may be empty", metavar="START:END")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="only the trace's first requests", metavar="N")] = None,
     speedup: Annotated[float, typer.Option(min=1e-6, help="run a trace's clock this many times as fast")] = 1.0,
     rate: Annotated[float | None, typer.Option(min=1e-3, max=1e5, help="open loop: Poisson arrivals, requests a second")] = None,
     concurrency: Annotated[int | None, typer.Option(min=1, max=10_000, help="closed loop: callers that each wait for their answer")] = None,
@@ -39,11 +50,11 @@ def bench(
 
     if sum((trace is not None, rate is not None, concurrency is not None, find_capacity)) != 1:
         raise PenstockError("bench: give exactly one of --trace, --rate, --concurrency, --find-capacity")
-    if trace is not None:
-        raise PenstockError("bench: --trace is not available yet")
+    target = Target(url, key)
     plan = Plan(
-        slo=Slo(ttft=slo_ttft, ttft_per_1k=slo_ttft_per_1k, tpot=slo_tpot),
+        slo=Slo(ttft_s=slo_ttft, ttft_per_1k_s=slo_ttft_per_1k, tpot_s=slo_tpot),
         shape=Shape(prompt_tokens, output_tokens),
+        rows=None if trace is None else planned(trace, form, window, limit, seed),
         model=model,
         speedup=speedup,
         rate=rate,
@@ -54,4 +65,18 @@ def bench(
         stream=stream,
         seed=seed,
     )
-    raise typer.Exit(run(Target(url, key), plan, as_json=as_json))
+    raise typer.Exit(run(target, plan, as_json=as_json))
+
+
+def planned(trace: Path, form: str | None, window: str | None, limit: int | None, seed: int) -> list[Planned]:
+    """The asked part of a trace. Readers and load meet here, since neither knows the other. Raises TraceError."""
+    from math import inf
+
+    from penstock.load.plan import Planned, Shape
+    from penstock.sim.traces import read
+    from penstock.sim.traces.ask import Ask
+    from penstock.sim.traces.ask import window as read_window
+
+    start_s, end_s = read_window(window) if window is not None else (0.0, inf)
+    rows = read(trace, form, Ask(start_s=start_s, end_s=end_s, limit=limit, seed=seed))
+    return [Planned(row.at_s, Shape(row.prompt_tokens, max(1, row.output_tokens), row.blocks)) for row in rows]

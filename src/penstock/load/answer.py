@@ -68,7 +68,10 @@ class Answer:
         if found:
             now = monotonic()
             if self._first:
-                self._tally.gaps.add(now - self._last, found)
+                self._tally.gaps.add(now - self._last)
+                if found > 1:
+                    # They came in one read: no time passed between them.
+                    self._tally.gaps.add(0.0, found - 1)
             else:
                 self._first = now
             self._last = now
@@ -101,10 +104,8 @@ class Answer:
 
     def _completed(self, tokens: int) -> None:
         now = monotonic()
-        first, last = (self._first, self._last) if self._first else (now, now)
-        tpot_s = (last - first) / (tokens - 1) if tokens > 1 and self._first else None
         self.kind = Kind.COMPLETED
-        self._tally.complete(self.shape.prompt_tokens, first - self.due, tpot_s, tokens)
+        self._tally.complete(self.shape.prompt_tokens, self.due, self._first or now, self._last or now, tokens)
 
     def _whole(self) -> None:
         """An answer that was not streamed: all of its tokens came at once."""

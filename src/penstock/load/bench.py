@@ -105,7 +105,7 @@ class _Load:
         run = self._run("")
         if plan.callers is not None:
             await run.closed(plan.callers, itertools.repeat(plan.shape), plan.load_s())
-            return {"mode": "closed", "concurrency": plan.callers, **summary(run.tally, run.elapsed_s)}
+            return {"mode": "closed", "concurrency": plan.callers, **summary(run.tally, run.started, run.elapsed_s)}
         arrivals: Iterator[Planned]
         if plan.rows is not None:
             arrivals, named = replay(plan.rows, plan.speedup, plan.duration_s), {"mode": "trace", "speedup": plan.speedup}
@@ -113,19 +113,19 @@ class _Load:
             rate = plan.rate or 0.0
             arrivals, named = poisson(rate, plan.load_s(), plan.shape, plan.seed), {"mode": "open", "rate": rate}
         await run.open(arrivals, load_s=plan.load_s())
-        return {**named, **summary(run.tally, run.elapsed_s)}
+        return {**named, **summary(run.tally, run.started, run.elapsed_s)}
 
     async def search(self) -> Json:
         """Steps of a few seconds; a short unmeasured one comes first, so that pools and predictions are warm."""
         plan, search, steps = self._plan, Search(self._plan.start_rate, self._plan.highest_rate), list[Json]()
-        await self._step(plan.start_rate, _WARM_UP_S, "warm-up")
+        await self._step(plan.start_rate, min(_WARM_UP_S, plan.step_s()), "warm-up")
         limited = False
         while not self._watch.interrupted() and not limited and (rate := search.rate()) is not None:
             result = await self._step(rate, plan.step_s(), f"{rate:.3g}/s")
             if self._watch.interrupted():
                 break
             limited = (result["late_s"]["p99"] or 0.0) > LATE_S
-            passed = search.saw(rate, result["goodput"]) if not limited else False
+            passed = search.saw(rate, result["goodput"] or 0.0) if not limited else False
             steps.append({"rate": round(rate, 4), "passed": passed, "limited_by_generator": limited, **result})
         return {"mode": "find-capacity", "capacity_per_s": round(search.passed, 4), "goodput_goal": GOAL, "steps": steps}
 
@@ -133,13 +133,14 @@ class _Load:
         """One open-loop run that waits for answers only as long as they can still be good."""
         plan = self._plan
         run = self._run(label)
-        longest_s = plan.slo.deadline_s(plan.shape.prompt_tokens) + plan.slo.tpot * plan.shape.output_tokens
+        longest_s = plan.slo.deadline_s(plan.shape.prompt_tokens) + plan.slo.tpot_s * plan.shape.output_tokens
         run.give_up(duration_s + longest_s + _SETTLE_S)
         await run.open(poisson(rate, duration_s, plan.shape, plan.seed + 1), first=self._first, load_s=duration_s)
         self._first += run.sent
-        if not self._watch.interrupted():
+        if run.tally.good < run.tally.ended and not self._watch.interrupted():
+            # What was given up is still being stopped.
             await asyncio.sleep(_SETTLE_S)
-        return summary(run.tally, run.elapsed_s)
+        return summary(run.tally, run.started, run.elapsed_s)
 
     def _run(self, label: str) -> Run:
         run = Run(self._upstream, self._head, self._prompts, Tally(self._plan.slo), timeout_s=self._plan.timeout_s)

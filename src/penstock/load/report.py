@@ -5,108 +5,107 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from math import ceil
+from typing import Any
 
-from penstock.load.tally import ERRORS, Kind, Tally, quantile
+import msgspec
 
-if TYPE_CHECKING:
-    from rich.table import Table
+from penstock.load.slo import Slo
+from penstock.load.tally import ERRORS, Kind, Tally
 
 Json = dict[str, Any]
 
 
-def summary(tally: Tally, span_s: float) -> Json:
-    """The results as JSON; rates are over `span_s`, the seconds in which calls were due. Times in seconds.
+def summary(tally: Tally, started: float, span_s: float) -> Json:
+    """The results of calls that were due in the `span_s` seconds after `started`. None stands where nothing was to measure.
 
     ttft_s and tpot_s are over completed answers, itl_s over all tokens that came; goodput is the share of all calls.
+    good_per_s is over the span, or to the last good answer's first token where that is later; output_tokens_per_s is over
+    the time to the last end.
     """
+    good_s = max(span_s, tally.good_until - started)
     return {
         "requests": tally.ended,
         "completed": tally.kinds[Kind.COMPLETED],
         "refused": tally.kinds[Kind.REFUSED],
-        "goodput": _round(tally.good / tally.ended) if tally.ended else 0.0,
-        "good_per_s": _round(tally.good / span_s) if span_s else 0.0,
-        "ttft_s": spread(tally.ttft_s, (0.5, 0.9, 0.99)),
-        "tpot_s": spread(tally.tpot_s, (0.5, 0.99)),
-        "itl_s": {name: _round(tally.gaps.quantile(share)) for name, share in (("p50", 0.5), ("p99", 0.99))},
-        "output_tokens_per_s": _round(tally.output_tokens / span_s) if span_s else 0.0,
+        "goodput": ratio(tally.good, tally.ended),
+        "good_per_s": ratio(tally.good, good_s),
+        "ttft_s": spread(tally.ttft_s, (50, 90, 99)),
+        "tpot_s": spread(tally.tpot_s, (50, 99)),
+        "itl_s": {f"p{percent}": rounded(tally.gaps.quantile(percent / 100)) if tally.gaps.count else None for percent in (50, 99)},
+        "output_tokens_per_s": ratio(tally.output_tokens, max(span_s, tally.ended_at - started)),
         "by_prompt_length": by_prompt_length(tally),
         "errors": {kind.value: tally.kinds[kind] for kind in ERRORS},
         "statuses": {str(status): count for status, count in sorted(tally.statuses.items())},
         "refusals": _refusals(tally),
         "messages": tally.messages,
-        "late_s": spread(tally.late_s, (0.5, 0.99)),
-        "span_s": _round(span_s),
-        "slo": {"ttft_s": tally.slo.ttft, "ttft_per_1k_s": tally.slo.ttft_per_1k, "tpot_s": tally.slo.tpot},
+        "late_s": spread(tally.late_s, (50, 99)),
+        "span_s": rounded(span_s),
+        "slo": msgspec.structs.asdict(tally.slo),
     }
 
 
-def by_prompt_length(tally: Tally) -> list[float]:
-    """Goodput of each quarter of the calls, from the shortest prompts to the longest; equal prompts make no quarters."""
+def by_prompt_length(tally: Tally) -> list[Json]:
+    """Goodput of each quarter of all calls, from the shortest prompts to the longest."""
     calls = sorted(zip(tally.prompt_tokens, tally.kept, strict=True), key=lambda call: call[0])
-    if not calls or calls[0][0] == calls[-1][0]:
-        return []
     cuts = [len(calls) * quarter // 4 for quarter in range(5)]
     parts = (calls[start:end] for start, end in pairwise(cuts) if end > start)
-    return [_round(sum(kept for _, kept in part) / len(part)) or 0.0 for part in parts]
+    return [
+        {
+            "prompt_tokens": [part[0][0], part[-1][0]],
+            "requests": len(part),
+            "goodput": ratio(sum(kept for _, kept in part), len(part)),
+        }
+        for part in parts
+    ]
 
 
-def spread(values: array[float], shares: Iterable[float]) -> Json:
-    """Mean, the asked quantiles, and nothing but None when there are no values."""
+def spread(values: array[float], percents: Iterable[int]) -> Json:
+    """Mean and percentiles (nearest rank)."""
     ordered = sorted(values)
-    result: Json = {"mean": _round(sum(ordered) / len(ordered)) if ordered else None}
-    for share in shares:
-        result[f"p{share * 100:.0f}"] = _round(quantile(ordered, share))
+    result: Json = {"mean": ratio(sum(ordered), len(ordered))}
+    for percent in percents:
+        result[f"p{percent}"] = rounded(ordered[max(0, ceil(len(ordered) * percent / 100) - 1)]) if ordered else None
     return result
 
 
+def ratio(part: float, whole: float) -> float | None:
+    return rounded(part / whole) if whole > 0 else None
+
+
+def rounded(value: float) -> float:
+    return round(value, 6)
+
+
 def _refusals(tally: Tally) -> Json:
-    waits, refused = sorted(tally.retry_after_s), tally.kinds[Kind.REFUSED]
+    waits = spread(tally.retry_after_s, (0, 50, 100))
     return {
-        "with_retry_after": _round(len(waits) / refused) if refused else None,
+        "with_retry_after": ratio(len(tally.retry_after_s), tally.kinds[Kind.REFUSED]),
         "inside_streams": tally.refusals_streamed,
-        "retry_after_s": {
-            "min": _round(waits[0]) if waits else None,
-            "p50": _round(quantile(waits, 0.5)),
-            "max": _round(waits[-1]) if waits else None,
-        },
+        "retry_after_s": {"min": waits["p0"], "p50": waits["p50"], "max": waits["p100"]},
     }
 
 
-def _round(value: float | None) -> float | None:
-    return None if value is None else round(value, 6)
-
-
-def table(result: Json) -> Table:
-    """What a person reads after a run."""
-    from rich.table import Table
-
-    lines = Table(show_header=False, box=None, padding=(0, 2))
+def lines(result: Json, slo: Slo) -> list[str]:
+    """What a person reads after a run, a figure a line."""
     rows = {
         "requests": f"{result['requests']} in {result['span_s']:.1f} s: {result['completed']} completed, {result['refused']} refused",
-        "goodput": f"{result['goodput']:.1%}, {result['good_per_s']:.2f} good answers/s",
-        "  good is": good(result["slo"]),
-        "TTFT": _times(result["ttft_s"]),
-        "TPOT": _times(result["tpot_s"]),
-        "ITL": _times(result["itl_s"]),
-        "output tokens/s": f"{result['output_tokens_per_s']:.1f}",
+        "goodput": f"{result['goodput'] or 0.0:.1%}, {result['good_per_s'] or 0.0:.2f} good answers/s",
+        "  good is": slo.text(),
+        "first token": _times(result["ttft_s"]),
+        "mean gap of an answer": _times(result["tpot_s"]),
+        "single gaps": _times(result["itl_s"]),
+        "output tokens/s": f"{result['output_tokens_per_s'] or 0.0:.1f}",
         "errors": ", ".join(f"{kind} {count}" for kind, count in result["errors"].items() if count) or "none",
         "statuses": ", ".join(f"{status}: {count}" for status, count in result["statuses"].items()) or "none",
         "sent late by": _times(result["late_s"]),
     }
-    if result["by_prompt_length"]:
-        rows["goodput by length"] = "  ".join(f"{share:.1%}" for share in result["by_prompt_length"]) + "  (shortest prompts first)"
+    parts = result["by_prompt_length"]
+    if len({tuple(part["prompt_tokens"]) for part in parts}) > 1:
+        rows["goodput by prompt"] = "  ".join(f"{part['prompt_tokens'][0]}+: {part['goodput']:.1%}" for part in parts)
     if result["refused"]:
         rows["Retry-After"] = _retry_after(result["refusals"])
-    for name, text in rows.items():
-        lines.add_row(name, text)
-    return lines
-
-
-def good(slo: Json) -> str:
-    """The objective in words."""
-    per_1k = f" + {slo['ttft_per_1k_s']:g} s per 1,000 prompt tokens" if slo["ttft_per_1k_s"] else ""
-    return f"TTFT <= {slo['ttft_s']:g} s{per_1k}, mean time between tokens <= {slo['tpot_s']:g} s"
+    return [f"{name:<24}{text}" for name, text in rows.items()]
 
 
 def _retry_after(refusals: Json) -> str:

@@ -14,6 +14,8 @@ from penstock.load.tally import Kind, Tally
 
 _BURST = 256
 """Calls sent in one turn of the loop at most, so that answers are read and stamped between them."""
+_TIMER_S = 0.001
+"""The loop's timers count milliseconds; a shorter wait would spin, and take from the server what it measures."""
 _SWEEP_S = 0.5
 _PAUSE_S = 0.1
 """How long a caller of the closed loop waits after a failure, or a refusal without Retry-After."""
@@ -36,7 +38,7 @@ class Run:
         self._live: dict[Answer, Call | None] = {}
         """In the order of their starts."""
         self._over = asyncio.Event()
-        self._started = monotonic()
+        self.started = monotonic()
         self._on_over: Callable[[Answer], None] = self._ended
 
     @property
@@ -75,7 +77,7 @@ class Run:
         self._loop.call_later(wait_s, self._drop, lambda answer: True, True)
 
     def _begin(self, first: int) -> None:
-        self._first, self._started, self.sending = first, monotonic(), True
+        self._first, self.started, self.sending = first, monotonic(), True
         self._sweep()
 
     async def _wait(self) -> None:
@@ -84,7 +86,7 @@ class Run:
 
     def _stop_sending(self) -> None:
         if self.sending:
-            self.sending, self.elapsed_s = False, monotonic() - self._started
+            self.sending, self.elapsed_s = False, monotonic() - self.started
             self._check_over()
 
     def _pump(self, plan: Iterator[Planned], following: Planned | None) -> None:
@@ -95,10 +97,10 @@ class Run:
             if following is None:
                 self._stop_sending()
                 return
-            due = self._started + following.at
+            due = self.started + following.at
             wait_s = due - monotonic()
             if wait_s > 0:
-                self._loop.call_later(wait_s, self._pump, plan, following)
+                self._loop.call_later(max(wait_s, _TIMER_S), self._pump, plan, following)
                 return
             self._send(following.shape, due)
             following = next(plan, None)

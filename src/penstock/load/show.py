@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from penstock.load.bench import LATE_S, Plan, Watch, bench
-from penstock.load.report import Json, good, table
+from penstock.load.report import Json, lines
+from penstock.load.slo import Slo
 from penstock.load.tally import Kind
 from penstock.load.target import Target, Unreachable
 
@@ -28,7 +29,7 @@ def run(target: Target, plan: Plan, *, as_json: bool) -> int:
     except Unreachable as error:
         print(f"penstock: {error}", file=sys.stderr)
         return 1
-    _print(result, as_json=as_json)
+    _print(result, plan.slo, as_json=as_json)
     for line in _warnings(result):
         print(f"penstock: {line}", file=sys.stderr)
     return 1 if _nothing_answered(result) else 0
@@ -69,22 +70,18 @@ async def _paint(progress: Progress, plan: Plan, watch: Watch) -> None:
         await asyncio.sleep(_REFRESH_S)
 
 
-def _print(result: Json, *, as_json: bool) -> None:
+def _print(result: Json, slo: Slo, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(result))
         return
-    console = Console(highlight=False, soft_wrap=True)
     if result["mode"] != "find-capacity":
-        console.print(table(result))
+        print("\n".join(lines(result, slo)))
         return
     for step in result["steps"]:
         verdict = "passed" if step["passed"] else "failed"
-        console.print(f"{step['rate']:>9.2f}/s  goodput {step['goodput']:>6.1%}  refused {step['refused']:>6}  {verdict}")
-    if result["steps"]:
-        console.print(f"good is {good(result['steps'][0]['slo'])}")
-    console.print(
-        f"capacity {result['capacity_per_s']:.2f} requests/s: the highest rate whose goodput is at least {result['goodput_goal']}"
-    )
+        print(f"{step['rate']:>9.2f}/s  goodput {step['goodput'] or 0.0:>6.1%}  refused {step['refused']:>6}  {verdict}")
+    print(f"capacity {result['capacity_per_s']:.2f} requests/s: the highest rate whose goodput is at least {result['goodput_goal']}")
+    print(f"good is {slo.text()}")
 
 
 def _warnings(result: Json) -> list[str]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from array import array
 from collections import Counter
-from collections.abc import Sequence
 from enum import StrEnum
 
+from penstock.engine.histogram import Histogram
 from penstock.load.slo import Slo
 
 
@@ -33,35 +32,6 @@ class Kind(StrEnum):
 ERRORS = tuple(kind for kind in Kind if kind not in (Kind.COMPLETED, Kind.REFUSED))
 
 
-class Gaps:
-    """Times between tokens, as counts in buckets that grow by 2%: flat memory for any number of tokens."""
-
-    _PER_E = 50.0
-    _FLOOR_S = 1e-6
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._buckets = [0] * (int(math.log(3_600 / self._FLOOR_S) * self._PER_E) + 2)
-
-    def add(self, gap_s: float, together: int = 1) -> None:
-        """`together` tokens came in one read, `gap_s` after the token before them: the others followed at once."""
-        self.count += together
-        self._buckets[0] += together - 1
-        if gap_s > self._FLOOR_S:
-            self._buckets[min(int(math.log(gap_s / self._FLOOR_S) * self._PER_E) + 1, len(self._buckets) - 1)] += 1
-        else:
-            self._buckets[0] += 1
-
-    def quantile(self, share: float) -> float | None:
-        """Seconds, within 2%; None when there are none."""
-        left = share * self.count
-        for index, held in enumerate(self._buckets):
-            left -= held
-            if held and left <= 0:
-                return self._FLOOR_S * math.exp((index - 0.5) / self._PER_E) if index else 0.0
-        return None
-
-
 class Tally:
     """The results of one run, or of one step of a search."""
 
@@ -75,7 +45,10 @@ class Tally:
         self.prompt_tokens, self.kept = array("q"), array("b")
         self.refusals_streamed = 0
         self.retry_after_s = array("d")
-        self.gaps = Gaps()
+        self.gaps = Histogram()
+        """Times between tokens."""
+        self.good_until = self.ended_at = 0.0
+        """When the last good answer's first token came, and when the last call ended, on the clock of the calls."""
         self.messages: dict[str, str] = {}
         """The first message seen for each kind of error."""
 
@@ -83,9 +56,14 @@ class Tally:
     def ended(self) -> int:
         return len(self.kept)
 
-    def complete(self, prompt_tokens: int, ttft_s: float, tpot_s: float | None, output_tokens: int) -> None:
-        """A whole answer; `tpot_s` None for a one-token answer."""
-        good = self.slo.met(prompt_tokens, ttft_s, tpot_s or 0.0)
+    def complete(self, prompt_tokens: int, due: float, first: float, last: float, output_tokens: int) -> None:
+        """A whole answer: when it was due, and when its first and last tokens came."""
+        # Tokens that all came at once, as in an answer that is not streamed, show no time between them.
+        ttft_s, tpot_s = first - due, (last - first) / (output_tokens - 1) if output_tokens > 1 and last > first else None
+        good = self.slo.met(prompt_tokens, ttft_s, tpot_s)
+        if good and first > self.good_until:
+            self.good_until = first
+        self.ended_at = max(self.ended_at, last)
         self.ttft_s.append(ttft_s)
         if tpot_s is not None:
             self.tpot_s.append(tpot_s)
@@ -108,8 +86,3 @@ class Tally:
         self.good += good
         self.prompt_tokens.append(prompt_tokens)
         self.kept.append(good)
-
-
-def quantile(ordered: Sequence[float], share: float) -> float | None:
-    """The nearest-rank quantile of sorted values; None when there are none."""
-    return ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1 if share > 0 else 0)] if ordered else None
