@@ -198,6 +198,9 @@ class Upstream:
         return line
 
     def _line(self) -> Line:
+        if self._timer is None:
+            # No sweep has kept `now` up to date: a line that counted from it would be past its deadlines at once.
+            self.now = self._loop.time() + self._interval
         return Line(self)
 
     def _sweep(self) -> None:
