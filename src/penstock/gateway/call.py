@@ -83,6 +83,8 @@ class Call:
         """The core's last word: there will be no (more) answer."""
         exchange = self.exchange
         refusal = Refusal(action, self.failure)
+        if self.node is None:
+            self.queue_ms = refusal.queued_ms
         if not exchange.started:
             exchange.respond(refusal.status, refusal.headers() + self._headers(), refusal.body())
         elif self.ask.stream and self._mode != LARGE:
@@ -94,7 +96,8 @@ class Call:
         """A sign of life for a caller who waits; commits status 200."""
         exchange = self.exchange
         if not exchange.started:
-            exchange.start(200, (STREAM if self.ask.stream else JSON) + self._headers())
+            # Node and time in the queue are not known yet, unless it is the engine that takes long.
+            exchange.start(200, (STREAM if self.ask.stream else JSON) + (self._headers() if self.node else self.head))
         if not exchange.paused:
             exchange.send(line)
 
@@ -180,11 +183,12 @@ class Call:
         if self._parts:
             self._flow()
         self.exchange.end()
-        usage = relay.usage
+        # An error inside the stream is the engine's answer, but nothing to learn from.
+        status, usage = 500 if relay.error else 200, relay.usage
         if usage is None:
-            self.driver.finished(self, Finished(self.id, output_tokens=relay.tokens))
+            self.driver.finished(self, Finished(self.id, status, output_tokens=relay.tokens))
         else:
-            self.driver.finished(self, _finished(self.id, 200, usage))
+            self.driver.finished(self, _finished(self.id, status, usage))
 
     # --- whole answers
 
@@ -238,7 +242,7 @@ class Call:
 
     def _headers(self) -> bytes:
         if self.node is None:
-            return self.head
+            return b"%bx-penstock-queue-ms: %d\r\n" % (self.head, self.queue_ms)
         return b"%bx-penstock-node: %b\r\nx-penstock-queue-ms: %d\r\n" % (self.head, self.node.name, self.queue_ms)
 
     def _typed_headers(self) -> bytes:

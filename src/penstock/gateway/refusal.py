@@ -23,7 +23,7 @@ REASONS = {
 class Refusal:
     """One Reject in the forms it may be sent in."""
 
-    __slots__ = ("_facts", "code", "message", "retry_after_s", "status")
+    __slots__ = ("_facts", "code", "message", "queued_ms", "retry_after_ms", "retry_after_s", "status")
 
     def __init__(self, action: Reject, failure: Failure | None = None) -> None:
         self.status = 502 if failure is Failure.PROTOCOL else 503
@@ -36,8 +36,10 @@ class Refusal:
         waits = int(why.get("queue_length", 0))
         queue = f"; {waits} {'request waits' if waits == 1 else 'requests wait'}" if waits else ""
         self.message = f"Not served: {reason}{queue}. Retry in {self.retry_after_s:.1f} s."
-        self._facts = {
-            "retry_after_ms": ceil(self.retry_after_s * 1000),
+        self.queued_ms = int(why.get("queued_s", 0.0) * 1000)
+        self.retry_after_ms = ceil(self.retry_after_s * 1000)
+        self._facts: dict[str, object] = {
+            "retry_after_ms": self.retry_after_ms,
             "eta_ms": ceil((self.retry_after_s + max(0.0, why.get("predicted_ttft_s", 0.0))) * 1000),
             "reason": reason,
         }
@@ -46,13 +48,13 @@ class Refusal:
         retry = b"true" if self.retry_after_s <= LONGEST_RETRY_S else b"false"
         return b"content-type: application/json\r\nretry-after: %d\r\nretry-after-ms: %d\r\nx-should-retry: %b\r\n" % (
             ceil(self.retry_after_s),
-            self._facts["retry_after_ms"],
+            self.retry_after_ms,
             retry,
         )
 
     def body(self) -> bytes:
-        return openai.error(self.status, self.code, self.message, **self._facts)
+        return openai.error(self.status, self.code, self.message, None, **self._facts)
 
     def event(self) -> bytes:
         """For a stream that has been committed with 200."""
-        return sse.error_event(self.status, self.code, self.message, **self._facts)
+        return sse.error_event(self.status, self.code, self.message, self.retry_after_ms)
