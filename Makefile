@@ -24,7 +24,7 @@ check: $(VENV)/.all  ## style, types, import law
 	@scripts/check
 
 bench: $(VENV)/.all  ## cost per request and per streamed chunk beside nginx and sglang-router
-	@benchmarks/peers $(ARGS)
+	@$(BIN)/python -m benchmarks.cost $(ARGS)
 
 lock: $(VENV)/.all  ## write requirements.lock from what .venv holds
 	@scripts/lock
