@@ -517,7 +517,7 @@ def test_draining_lets_calls_end_and_takes_no_more() -> None:
             await until(lambda: w.asked)
             stopping = asyncio.ensure_future(w.gateway.stop(10.0))
             await asyncio.sleep(0.02)
-            with pytest.raises(OSError):
+            with pytest.raises(ConnectionRefusedError):
                 await ask(w.port, BODY)
             gate.set()
             assert (await under_way).events[-1] == b"[DONE]"
