@@ -13,7 +13,8 @@ ESCAPED_BYTES_PER_TOKEN = 10
 """The same characters written as `\\uXXXX`: 6 bytes for 0.6 tokens."""
 SAMPLE_BYTES = 1_024
 
-_DIGITS = frozenset(b"0123456789")
+_NUMBERS = frozenset(b"0123456789[")
+"""What a list of tokens, or of such lists, goes on with."""
 
 
 def blocks(text: bytes, model: str, tools: Raw | None, salt: int) -> tuple[int, ...]:
@@ -34,7 +35,7 @@ def blocks(text: bytes, model: str, tools: Raw | None, salt: int) -> tuple[int, 
 
 def tokens(text: bytes, tools_bytes: int) -> int:
     """Prompt tokens, estimated from bytes; exact for prompts given as tokens. Images count as the text that carries them."""
-    if text[0] == 0x5B and (text[1] in _DIGITS or text[1:3] == b"[["):
+    if text[0] == 0x5B and text[1] in _NUMBERS:
         return text.count(b",") + 1
     size = len(text) + tools_bytes
     escaped = 0
