@@ -26,6 +26,8 @@ _CLOSE = b"connection: close\r\n"
 _KEEP = b"connection: keep-alive\r\n"
 _JSON = b"content-type: application/json\r\n"
 _LINGER_S = 5.0
+_FRESH_S = 1.0
+"""Time a connection that has yet to send its first request gets while the server drains."""
 _EMPTY_LINES = 2
 """Empty lines ignored before a request line (RFC 9112, 2.2, asks for one)."""
 _RATE_BYTES = 1_024
@@ -303,8 +305,8 @@ class Connection(asyncio.Protocol):
             exchange.left()
 
     def drain(self) -> None:
-        """Close if no request is under way; one that is will be the last."""
-        if self._state == IDLE:
+        """Close if no request is under way; one that is will be the last. A fresh connection's request is likely on its way."""
+        if self._state == IDLE and self._head.method:
             self._shut()
 
     def check(self, now: float) -> None:
@@ -316,7 +318,7 @@ class Connection(asyncio.Protocol):
         if stuck:
             self.transport.abort()
         elif state == IDLE:
-            if waited > (limits.keepalive_s if self._head.method else limits.header_s):
+            if waited > (limits.keepalive_s if self._head.method else _FRESH_S if self.server.draining else limits.header_s):
                 self._shut()
         elif state == HEAD:
             if waited > limits.header_s:

@@ -75,6 +75,9 @@ class Line(asyncio.Protocol):
         self._interim = 0
         head, body = call.head, call.body
         if not body:
+            if head.startswith(b"HEAD "):
+                # An equal head may have come with a body, for another method.
+                self._head = heads.NO_ANSWER
             bare = head.startswith((b"GET ", b"HEAD "))
             self.transport.write(head + (b"\r\n" if bare else b"content-length: 0\r\n\r\n"))
         elif len(body) < _JOINED_BYTES:

@@ -114,6 +114,9 @@ class Server:
 
     async def drain(self, timeout_s: float) -> None:
         """Stop accepting, close idle connections, let requests under way be their connections' last, cut what is left at the timeout."""
+        # What the kernel holds already, connections and requests, still comes in.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
         self.draining = True
         for listener in self._listeners:
             listener.close()
