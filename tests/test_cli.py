@@ -103,7 +103,7 @@ def test_export_schema_prints_a_json_schema_with_the_short_forms() -> None:
 
 def test_generated_pages_are_current() -> None:
     result = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "docs"), "--check"],
+        [sys.executable, str(ROOT / "scripts" / "docs.py"), "--check"],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT / "src")},

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the pages of docs/ that are generated from the code. `scripts/docs --check` only says whether they are current."""
+"""Writes the pages of docs/ that are generated from the code. `scripts/docs.py --check` only says whether they are current."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ One YAML file, for `penstock gateway --config FILE` and `penstock up --config FI
 check it with the JSON Schema of `penstock export schema`. An example stands in [examples/penstock.yaml](../examples/penstock.yaml).
 
 Keys can also come from the environment: `PENSTOCK_KEYS=tenant:key,tenant:key`. Files named here are found relative to the configuration.
-Generated from the fields of `penstock.config` by `scripts/docs`.
+Generated from the fields of `penstock.config` by `scripts/docs.py`.
 
 """
 
@@ -32,7 +32,7 @@ def main() -> int:
     stale = [name for name, text in pages().items() if not (DOCS / name).exists() or (DOCS / name).read_text() != text]
     if "--check" in sys.argv:
         for name in stale:
-            print(f"docs/{name} is not current: run scripts/docs")
+            print(f"docs/{name} is not current: run scripts/docs.py")
         return 1 if stale else 0
     for name in stale:
         (DOCS / name).write_text(pages()[name])
