@@ -29,6 +29,7 @@ ROUNDS = 2
 CONNECTIONS, STREAMS = 64, 500
 CHUNKS, INTERVAL_S = 50, 0.02
 PEERS = Path(__file__).resolve().parent.parent / "build" / "peers"
+"""Where sglang-router is installed for the comparison."""
 ANSWER = (
     '{"id":"chatcmpl-1","object":"chat.completion","created":1700000000,"model":"demo","choices":[{"index":0,"message":'
     '{"role":"assistant","content":"Twenty tokens or so of an answer that is always the same, so that only the way costs."},'

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 TICK_US = 1_000_000 // os.sysconf("SC_CLK_TCK")
-PENSTOCK = (sys.executable, "-c", "from penstock.cli import main; main()")
+PENSTOCK = (sys.executable, "-m", "penstock")
 SOURCES = Path(__file__).resolve().parent.parent / "src"
 
 
