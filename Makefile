@@ -23,8 +23,8 @@ test: $(VENV)/.all  ## the checks and all tests
 check: $(VENV)/.all  ## style, types, import law
 	@scripts/check
 
-bench: $(VENV)/.all  ## cost per request and per streamed chunk beside nginx and sglang-router
-	@$(BIN)/python -m benchmarks.cost $(ARGS)
+bench: $(VENV)/.all  ## startup, decisions, simulator, cost beside nginx and sglang-router, live overload
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 lock: $(VENV)/.all  ## write requirements.lock from what .venv holds
 	@scripts/lock

@@ -19,12 +19,33 @@ Generated from the fields of `penstock.config` by `scripts/docs.py`.
 
 """
 
+METRICS = """\
+# Metrics
+
+Served on `/metrics` of the admin listener in Prometheus' text format. Names are final. Labels are bounded: classes, nodes and models
+come from the configuration, tenants beyond the first ones are counted as `other`.
+Generated from `penstock.metrics.catalog` by `scripts/docs.py`.
+
+| Name | Kind | Labels | |
+|---|---|---|---|
+"""
+
+
+def metrics() -> str:
+    from penstock.metrics.catalog import CATALOG
+
+    rows = (
+        f"| `{metric.name}` | {metric.kind} | {', '.join(f'`{label}`' for label in metric.labels)} | {metric.help} |"
+        for metric in CATALOG.values()
+    )
+    return "".join(row.replace("|  |", "| |") + "\n" for row in rows)
+
 
 def pages() -> dict[str, str]:
     """File name -> text."""
     from penstock.gateway.schema import reference
 
-    return {"config.md": CONFIG + reference()}
+    return {"config.md": CONFIG + reference(), "metrics.md": METRICS + metrics()}
 
 
 def main() -> int:
