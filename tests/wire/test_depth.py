@@ -21,7 +21,9 @@ def reference(value: Any) -> int:
 
 texts = st.text(alphabet='[]{}"\\,:\n \u00e9a', max_size=6)
 trees = st.recursive(
-    st.none() | st.integers(0, 9) | texts, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3), max_leaves=25
+    st.none() | st.integers(0, 9) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=25,
 )
 
 

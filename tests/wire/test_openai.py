@@ -177,7 +177,21 @@ def test_numbers_that_are_not_finite_are_refused(number: bytes) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [b"", b" ", b"null", b"[]", b'"x"', b"{", b'{"model":"m",}', VALID + b" {}", VALID + b"x", b"\xef\xbb\xbf{}", b'{"a":"\x01"}', b"\x00", b"{'model':1}"],
+    [
+        b"",
+        b" ",
+        b"null",
+        b"[]",
+        b'"x"',
+        b"{",
+        b'{"model":"m",}',
+        VALID + b" {}",
+        VALID + b"x",
+        b"\xef\xbb\xbf{}",
+        b'{"a":"\x01"}',
+        b"\x00",
+        b"{'model':1}",
+    ],
 )
 def test_what_is_no_json_object_is_refused(text: bytes) -> None:
     assert refused(text).field in (None, "model")
@@ -226,7 +240,21 @@ values = st.recursive(
     max_leaves=8,
 )
 names = st.sampled_from(
-    ["model", "messages", "prompt", "input", "n", "best_of", "max_tokens", "stop", "stream", "stream_options", "tools", "logit_bias", "api_key"]
+    [
+        "model",
+        "messages",
+        "prompt",
+        "input",
+        "n",
+        "best_of",
+        "max_tokens",
+        "stop",
+        "stream",
+        "stream_options",
+        "tools",
+        "logit_bias",
+        "api_key",
+    ]
 )
 
 

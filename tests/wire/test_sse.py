@@ -119,7 +119,14 @@ def test_error_inside_the_stream_is_noticed_and_sent_on() -> None:
 
 
 def test_what_is_no_chunk_goes_through() -> None:
-    data = [b"data: hello\n\n", b"event: x\nid: 1\n\n", b'data: {"choices":5}\n\n', b"data:\n\n", b"\n\n", b'data: {"choices":[{"delta":3}]}\n\n']
+    data = [
+        b"data: hello\n\n",
+        b"event: x\nid: 1\n\n",
+        b'data: {"choices":5}\n\n',
+        b"data:\n\n",
+        b"\n\n",
+        b'data: {"choices":[{"delta":3}]}\n\n',
+    ]
     out, relay = run(data)
     assert out == b"".join(data)
     assert relay.tokens == 0
@@ -184,7 +191,21 @@ def test_every_cut_gives_the_same_output(line: bytes, asked: bool) -> None:
 
 
 pieces = st.sampled_from(
-    [word("a"), word("bc", usage=None), word('"'), usage_chunk(), DONE, b": c\n\n", b"\r\n", b"\n", b"\r", b"data: x", b"\r\n\r\n", b'"usage":null,', b'"']
+    [
+        word("a"),
+        word("bc", usage=None),
+        word('"'),
+        usage_chunk(),
+        DONE,
+        b": c\n\n",
+        b"\r\n",
+        b"\n",
+        b"\r",
+        b"data: x",
+        b"\r\n\r\n",
+        b'"usage":null,',
+        b'"',
+    ]
 )
 
 

@@ -1,0 +1,64 @@
+"""The rows of the books: one of a class, of a node, of a tenant, and of a request that lives."""
+
+from __future__ import annotations
+
+from math import inf
+
+import msgspec
+
+from penstock.core.classify import TaskClass
+from penstock.facts import Failure, Outcome
+from penstock.metrics.catalog import STEPS, WAITS, WHOLES
+from penstock.metrics.histogram import Histogram
+
+
+class ClassBook:
+    """The numbers of one task class."""
+
+    __slots__ = (
+        "arrivals", "bounded", "cached_tokens", "duration_s", "met", "missed", "outcomes", "output_tokens", "prompt_tokens", "queue_s",
+        "task", "tpot_s", "ttft_s",
+    )  # fmt: skip
+
+    def __init__(self, task: TaskClass) -> None:
+        self.follow(task)
+        self.arrivals = self.prompt_tokens = self.cached_tokens = self.output_tokens = self.met = self.missed = 0
+        self.outcomes = dict.fromkeys(Outcome, 0)
+        self.queue_s, self.ttft_s, self.duration_s, self.tpot_s = Histogram(WAITS), Histogram(WAITS), Histogram(WHOLES), Histogram(STEPS)
+
+    def follow(self, task: TaskClass) -> None:
+        self.task = task
+        self.bounded = min(task.ttft_s, task.tpot_s, task.total_s) < inf
+
+
+class NodeBook:
+    """The numbers of one node."""
+
+    __slots__ = ("cached_tokens", "failures", "forwards", "itl_s", "losses", "output_tokens", "prompt_tokens", "retries")
+
+    def __init__(self) -> None:
+        self.forwards = self.retries = self.losses = self.prompt_tokens = self.cached_tokens = self.output_tokens = 0
+        self.failures = dict.fromkeys(Failure, 0)
+        self.itl_s = Histogram(STEPS)
+
+
+class TenantBook:
+    __slots__ = ("requests", "tokens")
+
+    def __init__(self) -> None:
+        self.requests = self.tokens = 0
+
+
+class Live(msgspec.Struct, gc=False):
+    """A request that has not ended. Times are -1 until they come."""
+
+    arrived: float
+    book: ClassBook
+    tenant: TenantBook
+    prompt_tokens: int
+    stream: bool
+    node: NodeBook | None = None
+    forwards: int = 0
+    due: float = -1.0
+    """When the first token was predicted to come."""
+    first: float = -1.0

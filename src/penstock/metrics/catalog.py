@@ -1,0 +1,100 @@
+"""Every metric there is. Names are final: dashboards and alerts stand on them.
+
+Times are seconds and sizes tokens. Labels are bounded: classes and nodes come from the configuration, tenants are the first
+`ledger.TENANTS` seen and `other`, all else is an enum of ours.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+
+class Kind(StrEnum):
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+class Metric(msgspec.Struct, frozen=True):
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+    """Upper bounds, without the infinite one."""
+
+
+WAITS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.175, 0.25, 0.375, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0)
+WHOLES = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 300.0, 600.0, 1800.0)
+STEPS = (0.002, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.06, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
+RETRIES = (0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0)
+
+_COUNTER, _GAUGE, _HISTOGRAM = Kind.COUNTER, Kind.GAUGE, Kind.HISTOGRAM
+
+CATALOG: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        # A request's life
+        Metric("penstock_arrivals_total", _COUNTER, "Requests that came in, read and authorised.", ("class",)),
+        Metric("penstock_requests_total", _COUNTER, "Requests that ended, by how; each ends once.", ("class", "outcome")),
+        Metric("penstock_live_requests", _GAUGE, "Requests that came in and have not ended."),
+        Metric("penstock_untracked_requests_total", _COUNTER, "Requests dropped from the books because their end was never told."),
+        Metric("penstock_turned_away_total", _COUNTER, "Calls answered with an error before they were scheduled.", ("code",)),
+        Metric("penstock_answers_total", _COUNTER, "Whole answers, by the engine's status.", ("status",)),
+        Metric("penstock_cancellations_total", _COUNTER, "Callers that left, by how far their request was.", ("stage",)),
+        Metric("penstock_retry_after_seconds", _HISTOGRAM, "Waits told to refused callers, by reason.", ("reason",), RETRIES),
+        Metric("penstock_deadlines_total", _COUNTER, "Answers of classes with a deadline, by whether they met it.", ("class", "met")),
+        # Latency
+        Metric("penstock_queue_wait_seconds", _HISTOGRAM, "Arrival to first forward.", ("class",), WAITS),
+        Metric("penstock_time_to_first_token_seconds", _HISTOGRAM, "Arrival to first output of a stream.", ("class",), WAITS),
+        Metric("penstock_request_duration_seconds", _HISTOGRAM, "Arrival to the end of a successful answer.", ("class",), WHOLES),
+        Metric("penstock_time_per_output_token_seconds", _HISTOGRAM, "A stream's mean time between tokens.", ("class",), STEPS),
+        Metric("penstock_inter_token_seconds", _HISTOGRAM, "Time between tokens, as a node's mean over about a second.", ("node",), STEPS),
+        Metric(
+            "penstock_prediction_error_seconds",
+            _HISTOGRAM,
+            "Distance of the time to first token from its prediction; late is later than predicted.",
+            ("direction",),
+            WAITS,
+        ),
+        # Tokens
+        Metric("penstock_prompt_tokens_total", _COUNTER, "Prompt tokens of successful answers.", ("class",)),
+        Metric("penstock_cached_prompt_tokens_total", _COUNTER, "Those of them that engines found in their caches.", ("class",)),
+        Metric("penstock_output_tokens_total", _COUNTER, "Output tokens of successful answers.", ("class",)),
+        Metric("penstock_tenant_requests_total", _COUNTER, "Requests that came in, by tenant.", ("tenant",)),
+        Metric("penstock_tenant_tokens_total", _COUNTER, "Prompt and output tokens of successful answers, by tenant.", ("tenant",)),
+        # Nodes, as events tell
+        Metric("penstock_forwards_total", _COUNTER, "Requests sent to a node.", ("node",)),
+        Metric("penstock_retries_total", _COUNTER, "Those of them that another node had failed before.", ("node",)),
+        Metric("penstock_failures_total", _COUNTER, "Requests a node failed, by what went wrong.", ("node", "failure")),
+        Metric("penstock_node_prompt_tokens_total", _COUNTER, "Prompt tokens of successful answers, by node.", ("node",)),
+        Metric("penstock_node_cached_tokens_total", _COUNTER, "Those of them found in the node's cache.", ("node",)),
+        Metric("penstock_node_output_tokens_total", _COUNTER, "Output tokens of successful answers, by node.", ("node",)),
+        Metric("penstock_node_losses_total", _COUNTER, "Times a node stopped to answer probes.", ("node",)),
+        # Nodes, as the core sees them
+        Metric("penstock_node_state", _GAUGE, "1 for the state a node is in.", ("node", "state")),
+        Metric("penstock_node_breaker", _GAUGE, "1 for the state a node's breaker is in.", ("node", "state")),
+        Metric("penstock_node_running", _GAUGE, "Requests forwarded to a node and not ended.", ("node",)),
+        Metric("penstock_node_prefilling", _GAUGE, "Those of them that have shown no token yet.", ("node",)),
+        Metric("penstock_node_backlog_seconds", _GAUGE, "Predicted prefill ahead of a new request.", ("node",)),
+        Metric("penstock_node_kv_reserved_tokens", _GAUGE, "Tokens of KV memory reserved on a node.", ("node",)),
+        Metric("penstock_node_kv_capacity_tokens", _GAUGE, "Tokens of KV memory a node has, where known.", ("node",)),
+        Metric("penstock_node_prefill_tokens_per_second", _GAUGE, "Learned prefill rate of a node.", ("node",)),
+        Metric("penstock_node_inter_token_seconds", _GAUGE, "Learned mean time between tokens of a node.", ("node",)),
+        Metric("penstock_node_prefix_blocks", _GAUGE, "Prefix blocks believed cached on a node.", ("node",)),
+        Metric("penstock_node_reported_running", _GAUGE, "Requests running by the node's own account.", ("node",)),
+        Metric("penstock_node_reported_waiting", _GAUGE, "Requests waiting by the node's own account.", ("node",)),
+        Metric("penstock_node_reported_kv_ratio", _GAUGE, "Share of KV memory in use by the node's own account.", ("node",)),
+        # Queues, knobs, the process
+        Metric("penstock_queue_waiting", _GAUGE, "Requests that wait for a model, by class.", ("model", "class")),
+        Metric("penstock_queue_oldest_seconds", _GAUGE, "Wait of a model's oldest waiting request.", ("model",)),
+        Metric("penstock_queue_drained_per_second", _GAUGE, "Rate at which a model's waiting requests are forwarded.", ("model",)),
+        Metric("penstock_knob", _GAUGE, "The scheduler's knobs.", ("knob",)),
+        Metric("penstock_knob_changes_total", _COUNTER, "Times knobs were turned."),
+        Metric("penstock_config_changes_total", _COUNTER, "Times the configuration was replaced."),
+        Metric("penstock_info", _GAUGE, "1, with the version that runs.", ("version",)),
+        Metric("penstock_uptime_seconds", _GAUGE, "Time since the gateway started."),
+    )
+}
