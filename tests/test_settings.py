@@ -204,4 +204,4 @@ def test_no_text_brings_anything_but_a_config_or_one_line(text: str) -> None:
     try:
         settings.read(text, {}, file="f")
     except ConfigError as error:
-        assert "\n" not in str(error)  # noqa: PT017
+        assert "\n" not in str(error)
