@@ -9,22 +9,20 @@ import typer
 
 EXAMPLES = """Run the live gateway's scheduler over modelled engines, against other routers' rules, on a trace or a built-in workload.
 
-The same arrivals, nodes and seed always print the same bytes. Examples:
+The same arrivals, nodes and seed always print the same bytes.
 
+\b
+Three times what the fleet can take, against two other routers:
   penstock simulate --scenario overload --slo-ttft 2 --slo-tpot 0.1 --compare penstock,fifo-rr,sglang-cache-aware
-
+A trace at three times its speed:
   penstock simulate --trace mooncake.jsonl.gz --nodes 8 --profile mooncake-demo --speedup 3 --slo-ttft 2 --slo-tpot 0.1
-
+Half an hour of production clients, as JSON:
   penstock simulate --trace servegen.tar.xz --window 09:00:09:30 --nodes 12 --slo-ttft 5 --json
-
+A mixed fleet:
   penstock simulate --scenario chat --nodes 4 --profile qwen3-32b-h100-tp2 --nodes 2 --profile llama-70b-h100-tp8
-
-  penstock simulate --scenario steady --faults faults.yaml   where it says: - {at_s: 60, node: n1, do: kill, for_s: 30}
+A node that dies; faults.yaml says - {at_s: 60, node: n1, do: kill, for_s: 30}:
+  penstock simulate --scenario steady --faults faults.yaml
 """
-
-DEFAULT_NODES = 4
-DEFAULT_PROFILE = "deepseek-v3-h200-tp8"
-
 
 def simulate(
     trace: Annotated[Path | None, typer.Option(help="trace file, plain, gz or xz; or a folder", metavar="FILE")] = None,

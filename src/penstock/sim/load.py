@@ -62,7 +62,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
 
 CHAT = Client(rate=1.0, prompt=Size(800), output=Size(250))
 
-# Rates are meant for four nodes of `deepseek-v3-h200-tp8`, which together take about 27 requests a second of CHAT's sizes.
+# Rates are meant for four nodes of `deepseek-v3-h200-tp8`, which together take about 25 requests a second of CHAT's sizes.
 SCENARIOS: dict[str, Scenario] = {
     "steady": Scenario(
         about="Poisson arrivals of mixed chats at about half of what four DeepSeek nodes take",

@@ -98,7 +98,7 @@ class Machine:
         return self._preempted + self.engine.preempted
 
     def itl(self) -> Histogram:
-        """Seconds between tokens, on the world's clock."""
+        """Seconds between tokens, on the world's clock; steps under way at a change of pace count at the new one."""
         whole = Histogram()
         for slow, gaps in [*self._gaps, (self.slow, self.engine.itl)]:
             whole.merge(slowed(gaps, slow))

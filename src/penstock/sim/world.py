@@ -78,7 +78,7 @@ class World:
         beat_at, scrape_at, ticked_at, stirred_at = BEAT_S, inf, -inf, 0.0
         scrape_s = self.preset.scrape_s
         arrival_at = trips[0].arrival.at_s if trips else inf
-        if scrape_s:
+        if scrape_s and trips:
             scrape_at = floor(arrival_at / scrape_s) * scrape_s
         while self.ended < len(trips):
             engine_at = self._engine_at()

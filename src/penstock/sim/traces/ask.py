@@ -38,6 +38,8 @@ def window(text: str) -> tuple[float, float]:
 
 def splits(parts: list[str]) -> list[tuple[list[str], list[str]]]:
     """The one way a window's parts can be meant: an empty side, or two sides of the same length."""
+    if len(parts) == 1:
+        return []
     if parts[0] == "":
         return [([], parts[1:])]
     if parts[-1] == "":
