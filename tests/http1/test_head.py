@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -159,6 +160,40 @@ def test_a_changed_byte_is_refused_or_means_the_same_to_every_reader(place: int,
     assert len(lines) - 2 == len(head.headers)
     assert all(b"\r" not in line and b"\n" not in line and b"\0" not in line for line in lines)
     assert head.path.startswith("/")
+
+
+LINE = st.sampled_from((b"X-A: b", b"Content-Length: %d", b"content-length:%d\t", b"X-Content-Length: %d", b"Expect: 100-continue"))
+
+
+@given(st.lists(LINE, max_size=4), st.integers(0, 99_999), st.integers(0, 99_999), st.integers(0, 400), st.binary(max_size=2))
+def test_a_resized_head_is_what_a_parse_would_give(lines: list[bytes], old: int, new: int, place: int, noise: bytes) -> None:
+    limits = Limits(body_bytes=50_000)
+
+    def head(length: int) -> bytes:
+        filled = [line % length if b"%d" in line else line for line in lines]
+        return b"\r\n".join((b"POST /v1/x HTTP/1.1", b"Host: a", *filled, b"", b""))
+
+    try:
+        first = heads.request(head(old), limits)
+    except CallError:
+        return
+    raw = head(new)
+    for data in (raw, raw[:place] + noise + raw[place + len(noise) :]):
+        again = first.before and heads.resized(first, b"xyz" + data + b"rest", 3, limits)
+        if again:
+            assert again.raw == data[: len(again.raw)]
+            fresh = heads.request(again.raw, limits)
+            assert msgspec.structs.replace(again, before=b"", after=b"") == msgspec.structs.replace(fresh, before=b"", after=b"")
+            assert (again.before, again.after) == (fresh.before, fresh.after)
+
+
+def test_a_head_that_differs_in_its_length_only_is_resized() -> None:
+    first = request(b"Content-Length: 120", b"X-A: b")
+    again = heads.resized(first, first.raw.replace(b"120", b"7") + b"1234567", 0, LIMITS)
+    assert again is not None
+    assert (again.length, again.size, again.headers["content-length"]) == (7, len(again.raw) + 7, "7")
+    for digits in (b"1200", b"-1", b"1 2", b"", b"+12", b"0x1"):
+        assert heads.resized(first, first.raw.replace(b"120", digits), 0, LIMITS) is None
 
 
 @given(st.binary(max_size=200))

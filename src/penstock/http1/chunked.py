@@ -21,6 +21,21 @@ _CHUNK_BYTES = 16
 _AT_SIZE, _IN_DATA, _AFTER_DATA, _IN_TRAILER = range(4)
 
 
+_SIZES_MAX = 4_096
+_sizes: dict[bytes, int] = {}
+"""Size lines met before: events of a stream are alike."""
+
+
+def _learn(line: bytes) -> int:
+    """The size that a plain size line says, 0 for any other line."""
+    if not line or len(line) > _SIZE_DIGITS or line.translate(None, _HEX):
+        return 0
+    size = int(line, 16)
+    if len(_sizes) < _SIZES_MAX:
+        _sizes[line] = size
+    return size
+
+
 def _bad(message: str) -> CallError:
     return CallError(400, "bad_chunk", message)
 
@@ -48,11 +63,11 @@ class Chunks:
         elif self._mode == _AT_SIZE:
             # A streamed event is nearly always one whole chunk a read: no list, no loop.
             end = data.find(b"\r\n", 0, 18)
-            if end > 0 and not data[:end].translate(None, _HEX) and end <= _SIZE_DIGITS:
-                size = int(data[:end], 16)
-                if size and len(data) == end + size + 4 and data.endswith(b"\r\n"):
+            size = (_sizes.get(data[:end]) or _learn(data[:end])) if end > 0 else 0
+            if size and len(data) == end + size + 4 and data.endswith(b"\r\n"):
+                if self._max is not None:
                     self._count(size)
-                    return data[end + 2 : -2]
+                return data[end + 2 : -2]
         parts: list[bytes] = []
         at = 0
         while at >= 0 and not self.done:

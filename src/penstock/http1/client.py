@@ -172,7 +172,7 @@ class Upstream:
             call.fail(Failure.CONNECT, "the upstream was closed")
         except TimeoutError:
             call.fail(Failure.CONNECT, f"no connection within {self.limits.connect_s:g} s")
-        except OSError as error:  # ssl.SSLError is one.
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError; a host name that cannot be encoded a ValueError.
             call.fail(Failure.CONNECT, str(error))
         else:
             if not call.done and not line.transport.is_closing():

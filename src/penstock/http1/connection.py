@@ -111,6 +111,8 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.paused = True
+        if self._state == IDLE:
+            self._state = HELD
         exchange = self._exchange
         if exchange is not None and exchange.on_pause is not None:
             exchange.on_pause()
@@ -194,12 +196,14 @@ class Connection(asyncio.Protocol):
         head, buffer = self._head, self._buffer
         if head.method and buffer.startswith(head.raw, self._at):
             end = self._at + len(head.raw)
+        elif head.before and (again := heads.resized(head, buffer, self._at, self.server.limits)):
+            head = self._head = again
+            end = self._at + len(head.raw)
         else:
             end = self._find_head()
             if end < 0:
                 return None
-            head = heads.request(buffer[self._at : end], self.server.limits, self.server.hosts)
-            self._head = head
+            head = self._head = heads.request(buffer[self._at : end], self.server.limits, self.server.hosts)
         self._empty_lines = 0
         self._at = end
         if 0 <= head.length <= len(buffer) - end:

@@ -97,6 +97,9 @@ class Exchange:
             self._framing = _CHUNKED
             framing = b"transfer-encoding: chunked\r\n"
         connection.write(b"%b%b%b%b\r\n" % (connection.server.lines[status], headers, framing, connection.persistence()))
+        if connection.paused and self.on_pause is not None:
+            # An answer before this one is still unread; its pause came before there was anybody to tell.
+            self.on_pause()
 
     def send(self, data: bytes) -> None:
         """Bytes of the body. Beyond a declared length they are not sent and the connection is cut."""

@@ -18,6 +18,8 @@ IDLE, HEAD, COUNTED, CHUNKED, UNTIL_CLOSE = range(5)
 
 _INTERIM_MAX = 8
 """Interim (1xx) answers ignored before one that is final."""
+_STALE_S = 5.0
+"""A pooled connection that dies this soon after a request was closed before the request came."""
 _JOINED_BYTES = 16_384
 """Below it copying a body behind its head is cheaper than a vectored write."""
 
@@ -138,8 +140,8 @@ class Line(asyncio.Protocol):
         call = self.call
         if call is None:
             return
-        if self.reused and not self._answered and not call.retried:
-            # The node closed its idle connection while we sent: it has not seen the request, or will not answer it.
+        if self.reused and not self._answered and not call.retried and self.upstream.now - self._since < _STALE_S:
+            # The node closed its idle connection while we sent. Later it is more likely to have died of the request.
             self.call = None
             call.line = None
             call.retried = True
