@@ -1,0 +1,97 @@
+"""The admin routes: /metrics, /admin/state, /health."""
+
+from __future__ import annotations
+
+import time
+from itertools import chain
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from penstock import __version__
+from penstock.admin.exposition import page
+from penstock.admin.guard import Guard, refusal
+from penstock.admin.source import Source
+from penstock.metrics.families import booked, process, seen
+from penstock.metrics.histogram import Histogram
+from penstock.metrics.ledger import Ledger
+
+
+class Admin:
+    """The endpoints over one gateway."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.started = time.monotonic()
+
+    async def metrics(self, request: Request) -> Response:
+        """Numbers are gathered between two events of the loop; writing them out is another thread's work."""
+        numbers = chain(process(__version__, self._uptime_s()), booked(self.source.ledger), seen(self.source.snapshot()))
+        text, content_type = await run_in_threadpool(page, list(numbers), request.headers.get("accept", ""))
+        return Response(text, headers={"content-type": content_type})
+
+    async def state(self, request: Request) -> Response:
+        snapshot = self.source.snapshot()
+        shown = {
+            "version": __version__,
+            "uptime_s": round(self._uptime_s(), 3),
+            "nodes": snapshot.nodes,
+            "queues": snapshot.lanes,
+            "classes": classes(self.source.ledger),
+            "knobs": snapshot.knobs,
+        }
+        return Response(msgspec.json.encode(shown), media_type="application/json")
+
+    async def health(self, request: Request) -> Response:
+        return Response(b'{"status":"ok"}', media_type="application/json")
+
+    def _uptime_s(self) -> float:
+        return time.monotonic() - self.started
+
+
+def classes(ledger: Ledger) -> dict[str, object]:
+    """Requests and latencies by class, since the start."""
+    return {
+        name: {
+            "arrived": book.arrivals,
+            "ended": {str(outcome): count for outcome, count in book.outcomes.items() if count},
+            "ttft_s": _quantiles(book.ttft_s),
+            "queue_wait_s": _quantiles(book.queue_s),
+            "duration_s": _quantiles(book.duration_s),
+        }
+        for name, book in ledger.classes.items()
+    }
+
+
+def _quantiles(histogram: Histogram) -> dict[str, float]:
+    """NaN, written as null, when nothing was seen."""
+    return {"p50": histogram.quantile(0.5), "p99": histogram.quantile(0.99)}
+
+
+async def _refused(request: Request, problem: Exception) -> Response:
+    status = problem.status_code if isinstance(problem, HTTPException) else 500
+    if status == 404:
+        return refusal(404, "not_found", "There are /metrics, /admin/state and /health here.")
+    if status == 405:
+        return refusal(405, "method_not_allowed", "Use GET.")
+    return refusal(status, "internal_error", "The admin side failed; its log says why.")
+
+
+def make(source: Source, key: str | None, hosts: frozenset[str]) -> Starlette:
+    """The ASGI application. `key` None needs no key; no `hosts` accepts every Host."""
+    admin = Admin(source)
+    return Starlette(
+        routes=[
+            Route("/metrics", admin.metrics),
+            Route("/admin/state", admin.state),
+            Route("/health", admin.health),
+        ],
+        middleware=[Middleware(Guard, key=key, hosts=hosts, origins=source.config.admin.cors)],
+        exception_handlers={404: _refused, 405: _refused, HTTPException: _refused, Exception: _refused},
+    )
