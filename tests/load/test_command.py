@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -14,7 +15,8 @@ import pytest
 import uvloop
 from tests.load.server import Engine, answer, error
 
-COMMAND = (sys.executable, "-c", "from penstock.cli import main; main()", "bench")
+COMMAND = (sys.executable, "-m", "penstock", "bench")
+SOURCES = Path(penstock.__file__).resolve().parent.parent
 
 
 class Ended(NamedTuple):
@@ -26,7 +28,12 @@ class Ended(NamedTuple):
 async def command(*options: str, when: Callable[[], bool] | None = None) -> Ended:
     """Runs the command; once `when` holds it gets a Ctrl-C."""
     process = await asyncio.create_subprocess_exec(
-        *COMMAND, *options, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        *COMMAND,
+        *options,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(SOURCES)},
     )
     if when is not None:
         while not when():
