@@ -68,6 +68,7 @@ class App:
             if not self.core.serves(ask.model):
                 raise CallError(404, "model_not_found", f"The model {ask.asked_model!r} does not exist here.", field="model")
         except CallError as error:
+            self.driver.ledger.turn_away(error.code)
             self._refuse(exchange, head, error)
             return
         self.driver.arrive(exchange, route, ask, tenant, id, head)

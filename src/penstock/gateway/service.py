@@ -33,7 +33,7 @@ class Gateway:
         profiles = _profiles(config)
         self.core = Core(config, config.knobs, random.Random(seed), profiles)
         self.nodes = connect(config.nodes, config.limits, auth.engine_key)
-        self.ledger = Ledger(config)
+        self.ledger = Ledger(config, self.core.task_class)
         head = Head(config=config, knobs=config.knobs, seed=seed, profiles=profiles)
         self.journal = None if journal is None else Journal(journal, head)
         self.driver = Driver(self.core, self.nodes, config.limits, self.ledger, self.journal)
