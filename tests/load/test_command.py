@@ -15,6 +15,8 @@ import pytest
 import uvloop
 from tests.load.server import Engine, answer, error
 
+import penstock
+
 COMMAND = (sys.executable, "-m", "penstock", "bench")
 SOURCES = Path(penstock.__file__).resolve().parent.parent
 
