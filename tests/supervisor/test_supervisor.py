@@ -6,18 +6,14 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
-import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+from tests.supervisor.stage import PATIENCE_S, Stage, gone, running
 
 PLAY = Path(__file__).with_name("play.py")
-PATIENCE_S = 20.0
 
 
 def free_port() -> int:
@@ -27,59 +23,8 @@ def free_port() -> int:
         return port
 
 
-class Stage:
-    """A running supervisor and what it has printed."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-        self.printed = ""
-
-    def wait_for(self, pattern: str) -> re.Match[str]:
-        """Read on until `pattern` has been printed."""
-        assert self.process.stdout is not None
-        while (found := re.search(pattern, self.printed)) is None:
-            line = self.process.stdout.readline()
-            assert line, f"ended without {pattern!r}:\n{self.printed}"
-            self.printed += line
-        return found
-
-    def pid_of(self, name: str) -> int:
-        return int(self.wait_for(rf"{name} \| pid (\d+) serves")[1])
-
-    def end(self) -> int:
-        """Read what is left and return the exit code."""
-        rest, _ = self.process.communicate(timeout=PATIENCE_S)
-        self.printed += rest
-        return self.process.returncode
-
-
-@contextmanager
-def supervised(*entries: str) -> Iterator[Stage]:
-    source = str(Path(__file__).parents[2] / "src")
-    command = [sys.executable, str(PLAY), "supervise", *entries]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "PYTHONPATH": source}
-    )
-    try:
-        yield Stage(process)
-    finally:
-        if process.poll() is None:
-            process.terminate()
-        process.communicate(timeout=PATIENCE_S)
-
-
-def gone(pid: int) -> bool:
-    """Whether the process has ended; waits for it a while."""
-    until = time.monotonic() + PATIENCE_S
-    while time.monotonic() < until:
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except FileNotFoundError:
-            return True
-        if state == "Z":
-            return True
-        time.sleep(0.01)
-    return False
+def supervised(*entries: str) -> AbstractContextManager[Stage]:
+    return running(str(PLAY), "supervise", *entries)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -71,7 +71,7 @@ def _announce(config: Config, demo: bool) -> None:
     api, admin = url(config.listen), url(config.admin)
     model = next((model for node in config.nodes for model in node.models), "MODEL")
     key = ' -H "authorization: Bearer $KEY"' if config.keys else ""
-    engines = f"{len(config.nodes)} {'demo engines' if demo else 'nodes'}"
+    engines = f"{len(config.nodes)} {'demo engine' if demo else 'node'}{'' if len(config.nodes) == 1 else 's'}"
     print(
         f"\nPenstock {__version__} is up: one gateway before {engines}\n"
         f"  API      {api}/v1  (OpenAI-compatible)\n"

@@ -1,0 +1,79 @@
+"""`penstock up` as a person meets it: started, asked with the line it prints, stopped with Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import urllib.request
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from tests.supervisor.stage import PATIENCE_S, Stage, gone, running
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports nobody listens on, following each other, as the demo engines' do."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            first: int = probe.getsockname()[1]
+        ports = list(range(first, first + count))
+        try:
+            for port in ports:
+                socket.create_server(("127.0.0.1", port)).close()
+        except (OSError, OverflowError):
+            continue
+        return ports
+
+
+def up(*arguments: str) -> AbstractContextManager[Stage]:
+    api, admin, engine, _ = free_ports(4)
+    ports = ("--port", str(api), "--admin-port", str(admin), "--engine-port", str(engine))
+    return running("-m", "penstock", "up", *ports, *arguments)
+
+
+def children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_the_line_it_prints_is_answered_and_ctrl_c_leaves_nothing() -> None:
+    with up("--engines", "2", "--speed", "10") as stage:
+        stage.wait_for("Ctrl-C stops everything")
+        processes = children(stage.process.pid)
+        assert len(processes) == 2
+        line = stage.wait_for(r"(curl -N .*\\\n.*)\n")[1]
+        answer = subprocess.run(["bash", "-c", f"{line} -sS"], capture_output=True, text=True, check=True, timeout=PATIENCE_S).stdout
+        assert answer.rstrip().endswith("data: [DONE]")
+        assert json.loads(answer.splitlines()[0].removeprefix("data: "))["object"] == "chat.completion.chunk"
+        for pattern in (r"metrics +(http\S+)", r"state +(http\S+)"):
+            with urllib.request.urlopen(stage.wait_for(pattern)[1], timeout=PATIENCE_S) as page:
+                assert page.status == 200
+        stage.process.send_signal(signal.SIGINT)
+        assert stage.end() == 0
+        assert all(gone(pid) for pid in processes)
+
+
+def test_a_killed_gateway_comes_back_and_answers() -> None:
+    with up("--engines", "1", "--speed", "10") as stage:
+        stage.wait_for("Ctrl-C stops everything")
+        url = stage.wait_for(r"API +(http\S+)")[1]
+        os.kill(children(stage.process.pid)[-1], signal.SIGKILL)
+        stage.wait_for(r"gateway \| ended with SIGKILL; starting again in 0.2 s\n(.*\n)*gateway \| API")
+        with urllib.request.urlopen(f"{url}/models", timeout=PATIENCE_S) as page:
+            assert [model["id"] for model in json.load(page)["data"]] == ["deepseek-v3"]
+
+
+def test_its_own_nodes_and_class_reach_the_gateway(tmp_path: Path) -> None:
+    file = tmp_path / "penstock.yaml"
+    port = free_ports(1)[0]
+    file.write_text(f"nodes: [{{name: mine, url: 'http://127.0.0.1:{port}', models: [m]}}]\naliases: {{other: m}}\n")
+    with up("--config", str(file)) as stage:
+        stage.wait_for("one gateway before 1 node\n")
+        assert len(children(stage.process.pid)) == 1
+        url = stage.wait_for(r"API +(http\S+)")[1]
+        with urllib.request.urlopen(f"{url}/models", timeout=PATIENCE_S) as page:
+            assert re.findall(r'"id":"(\w+)"', page.read().decode()) == ["m", "other"]
