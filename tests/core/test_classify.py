@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from math import inf
 
+from tests.playbook import call
+
 from penstock.config import Class, Range, When
 from penstock.core.classify import DEFAULT, Classifier
-from tests.playbook import call
 
 
 def name(rules: tuple[Class, ...], **facts: object) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import inf
 
 import pytest
+from tests.playbook import NOTHING, Play, build, call, forward, reject
 
 from penstock.config import Class, Config, Node, Pool, When
 from penstock.events import (
@@ -25,7 +26,6 @@ from penstock.events import (
 )
 from penstock.facts import Failure, Outcome, Signals
 from penstock.knobs import Knobs
-from tests.playbook import NOTHING, Play, build, call, forward, reject
 
 TIGHT = (Class(name="tight", ttft_ms=1_000),)
 

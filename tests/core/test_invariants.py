@@ -6,6 +6,7 @@ from math import inf
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.playbook import build, call
 
 from penstock.config import Class, Node, When
 from penstock.core import Core
@@ -29,7 +30,6 @@ from penstock.events import (
 )
 from penstock.facts import Failure, Signals
 from penstock.knobs import Knobs
-from tests.playbook import build, call
 
 NODES = ("a", "b", "c")
 RULES = (

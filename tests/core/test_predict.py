@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.core.predict import MIN_PREFILL_SHARE, Decode, Lengths, Line, Prefill
+from penstock.core.predict import AIM, MIN_PREFILL_SHARE, Decode, Lengths, Line, Prefill
 
 
 @given(st.floats(0, 1), st.floats(1e-5, 1e-3), st.integers(0, 1_000))
@@ -68,7 +68,7 @@ def test_prefill_is_paced_to_what_keeps_the_token_rate() -> None:
     decode = Decode()
     for share in (0.2, 0.5, 0.8, 1.0, 0.4, 0.9):
         decode.learn(int(1_000 * (50 - 44 * share)), 1_000.0, share)
-    assert decode.prefill_share(0.1) == pytest.approx((50 - 10) / 44, abs=0.02)
+    assert decode.prefill_share(0.1) == pytest.approx((50 - 10 / AIM) / 44, abs=0.02)
     assert decode.prefill_share(10.0) == 1.0
     assert decode.prefill_share(0.001) == MIN_PREFILL_SHARE
 

@@ -6,12 +6,12 @@ from math import inf
 
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.playbook import call
 
 from penstock.core.classify import DEFAULT
 from penstock.core.flight import Flight
 from penstock.core.lane import Lane
-from penstock.core.queue import SLOT_S, Queue
-from tests.playbook import call
+from penstock.core.queue import Queue
 
 LANE = Lane("m", [])
 
@@ -20,7 +20,10 @@ def flight(id: int, priority: int = 3, key: float = 0.0, own_s: float = 0.1, exp
     return Flight(call(id), DEFAULT, LANE, 0.0, priority=priority, key=key, own_s=own_s, expires=expires)
 
 
-@given(st.lists(st.tuples(st.sampled_from("push pop expire remove".split()), st.integers(1, 5), st.floats(0, 60), st.floats(0, 60)), max_size=200))
+STEPS = st.tuples(st.sampled_from("push pop expire remove".split()), st.integers(1, 5), st.floats(0, 60), st.floats(0, 60))
+
+
+@given(st.lists(STEPS, max_size=200))
 def test_queue_agrees_with_a_sorted_list(steps: list[tuple[str, int, float, float]]) -> None:
     queue, alive = Queue(), list[Flight]()
     for id, (step, priority, key, when) in enumerate(steps):
@@ -78,7 +81,9 @@ def test_slack_is_the_least_over_later_slots() -> None:
     queue = Queue()
     queue.push(flight(1, key=2.0, own_s=1.0))
     queue.push(flight(2, key=4.0, own_s=2.5))
-    assert queue.slack_after(3, 0.0, 0.0, rate=1.0, start=0.0) == 4.0 + SLOT_S - 3.5
-    assert queue.slack_after(3, 2.0, 1.0, rate=2.0, start=1.0) == (4.0 + SLOT_S - 1.0) * 2 - 3.5
+    assert queue.slack_after(3, 0.0, 0.5, rate=1.0, start=0.0) == 1.5
+    assert queue.slack_after(3, 2.0, 3.5, rate=1.0, start=0.0) == 0.5
+    assert queue.slack_after(3, 2.0, 1.0, rate=2.0, start=1.0) == 5.0
     assert queue.slack_after(3, 9.0, 0.0, rate=1.0, start=0.0) == inf
     assert queue.slack_after(4, 0.0, 0.0, rate=1.0, start=0.0) == inf
+    assert queue.work_s() == 3.5

@@ -10,6 +10,7 @@ from math import inf, isfinite
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.playbook import call
 
 from penstock.errors import ConfigError
 from penstock.facts import Outcome, Request, Signals
@@ -23,7 +24,6 @@ from penstock.policy.score.kv_room import KvRoom
 from penstock.policy.score.latency import Latency
 from penstock.policy.score.prefix import Prefix
 from penstock.policy.score.queue import Queue
-from tests.playbook import call
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Node:
     base_s: float = 0.01
     token_s: float = 1e-4
     memory: Memory = field(default_factory=Memory)
-    reported: Signals = Signals()
+    reported: Signals = field(default_factory=Signals)
 
 
 @dataclass
@@ -50,6 +50,7 @@ class Flight:
     request: Request = field(default_factory=lambda: call(1, tokens=1_000))
     arrived: float = 0.0
     due: float = inf
+    own_s: float = 0.0
     priority: int = 3
 
 
@@ -60,6 +61,7 @@ class View:
     predicted_s: float = 1.0
     left_s: float = inf
     breaks_promise: bool = False
+    crowds_out: bool = False
 
 
 nodes = st.lists(
@@ -117,9 +119,15 @@ def test_request_without_a_deadline_is_not_passed_over_for_ever() -> None:
     assert Deadline().key(Flight(arrived=0.0)) < Deadline().key(Flight(arrived=PATIENCE_S, due=PATIENCE_S + 1))
 
 
-def test_slo_refuses_what_comes_too_late_and_what_breaks_a_promise_and_nothing_else() -> None:
+def test_deadline_order_counts_from_the_latest_start() -> None:
+    long, short = Flight(due=9.0, own_s=5.0), Flight(due=6.0, own_s=0.1)
+    assert Deadline().key(long) < Deadline().key(short)
+
+
+def test_slo_refuses_what_comes_too_late_or_at_others_cost_and_nothing_else() -> None:
     assert Slo().refusal(View(predicted_s=2.0, left_s=1.9)) is Outcome.REFUSED_DEADLINE
     assert Slo().refusal(View(breaks_promise=True)) is Outcome.REFUSED_DEADLINE
+    assert Slo().refusal(View(crowds_out=True)) is Outcome.REFUSED_DEADLINE
     assert Slo().refusal(View(predicted_s=1.9, left_s=1.9)) is None
     assert Slo().refusal(View(predicted_s=1e9)) is None
 

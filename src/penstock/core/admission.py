@@ -16,6 +16,8 @@ from penstock.knobs import Knobs
 from penstock.policy import ADMIT, find
 from penstock.policy.views import Admit
 
+OWED = 0.5
+"""A request that needs more than this share of its own time has no claim that others leave it room."""
 RETRY_LEAST_S, RETRY_MOST_S = 0.5, 120.0
 """Official clients honour Retry-After up to 120 s."""
 
@@ -26,6 +28,7 @@ class View(msgspec.Struct, gc=False):
     predicted_s: float
     left_s: float
     breaks_promise: bool
+    crowds_out: bool
 
 
 class Admission:
@@ -33,27 +36,33 @@ class Admission:
         self.policy: Admit = find(ADMIT, policy.admit, "policy.admit")
         self.knobs, self.rng = knobs, rng
 
+    def estimate(self, flight: Flight, choice: Choice | None) -> None:
+        """Set the flight's own prefill time: at its best node now, or, with none able, uncached at any."""
+        node = flight.lane.nodes[0] if choice is None else choice.node
+        uncached = flight.request.prompt_tokens if choice is None else choice.uncached
+        flight.own_s = node.base_s + uncached * node.token_s
+
     def refusal(self, flight: Flight, choice: Choice | None, now: float) -> Outcome | None:
         """The outcome to refuse `flight` with, or None. `choice` is its best node now, if any has a slot."""
         lane = flight.lane
         margin = 1.0 + self.knobs.margin
-        if choice is not None:
-            node = choice.node
-            flight.own_s = node.base_s + choice.uncached * node.token_s
-        elif lane.nodes:
-            node = lane.nodes[0]
-            flight.own_s = node.base_s + flight.request.prompt_tokens * node.token_s
-        breaks = False
+        breaks = crowds = False
+        left = flight.due - now
         if choice is not None and not lane.queue.size:
             predicted = choice.ready_s
         else:
             ahead, ahead_s = lane.queue.ahead(flight.priority, flight.key)
             predicted = self.wait_s(lane, ahead, ahead_s, now) + flight.own_s
-            if flight.due < inf:
+            if left < inf:
                 rate, start = self.supply(lane, now)
                 breaks = lane.queue.slack_after(flight.priority, flight.key, ahead_s + flight.own_s * margin, rate, start) < 0
-        view = View(lane.queue.size, self.knobs.queue_max, predicted * margin, flight.due - now, breaks)
-        return self.policy.refusal(view)
+                crowds = rate > 0 and lane.bands.crowds_out(
+                    flight.request.prompt_tokens, start - now + (lane.queue.work_s() + flight.own_s) * margin / rate
+                )
+        refusal = self.policy.refusal(View(lane.queue.size, self.knobs.queue_max, predicted * margin, left, breaks, crowds))
+        if left < inf and flight.own_s <= OWED * left:
+            lane.bands.note(flight.request.prompt_tokens, refusal is None, left / margin - flight.own_s, now)
+        return refusal
 
     def supply(self, lane: Lane, now: float) -> tuple[float, float]:
         """Seconds of prefill the lane's nodes do per second, and when on average they are free to begin."""

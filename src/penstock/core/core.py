@@ -142,6 +142,8 @@ class Core:
         self._set_deadline(flight)
         tokens = self._kv_tokens(flight)
         choice = self.router.choose(flight, lane.nodes, tokens, self.knobs, now)
+        self.admission.estimate(flight, choice)
+        flight.key = self.order.key(flight)
         refusal = self.admission.refusal(flight, choice, now)
         if refusal is not None:
             self._reject(flight, refusal, now, actions)
@@ -157,7 +159,6 @@ class Core:
         if task.total_s < inf:
             decode_s = self.lengths.mean((flight.lane.model, task.name), request.max_tokens) * flight.lane.nodes[0].decode.itl_s
             flight.due = min(flight.due, flight.arrived + task.total_s - decode_s)
-        flight.key = self.order.key(flight)
 
     def _kv_tokens(self, flight: Flight) -> int:
         request = flight.request
@@ -268,6 +269,7 @@ class Core:
                 continue
             while (expired := queue.pop_expired(now)) is not None:
                 self.waiting -= 1
+                lane.bands.withdrawn(expired.request.prompt_tokens)
                 up = any(node.state == "up" for node in lane.nodes)
                 self._reject(expired, Outcome.EXPIRED if up else Outcome.UNAVAILABLE, now, actions)
             self._assign(lane, now, actions, hint)
@@ -303,6 +305,7 @@ class Core:
                     break
             elif now + choice.ready_s > flight.due:
                 self._leave(flight)
+                lane.bands.withdrawn(flight.request.prompt_tokens)
                 self._reject(flight, Outcome.EXPIRED, now, actions)
             elif choice.node.has_room(knobs.depth_s, now):
                 self._leave(flight)

@@ -28,6 +28,7 @@ class Node:
     """One engine. `free_at` is when it is predicted to be able to begin another prefill."""
 
     __slots__ = (
+        "accounted_at",
         "base_s",
         "bit",
         "breaker",
@@ -53,7 +54,7 @@ class Node:
         "share",
         "state",
         "token_s",
-    )  # fmt: skip
+    )
 
     def __init__(self, index: int, node: config.Node, knobs: Knobs, profile: Profile | None) -> None:
         self.index, self.bit, self.name, self.config = index, 1 << index, node.name, node
@@ -71,7 +72,7 @@ class Node:
         self.pending_s = self.prefill_s = self.gap_s = 0.0
         self.busy_until = self.free_at = -inf
         self.share = 1.0
-        self.progress_at = -inf
+        self.progress_at = self.accounted_at = -inf
         self.reported, self.reported_at = Signals(), -inf
 
     def takes(self, tokens: int, now: float) -> bool:
@@ -96,10 +97,10 @@ class Node:
     def give(self, flight: Flight, tokens: int, now: float) -> None:
         """A request was forwarded to it, with `flight.uncached` and `tokens` of KV memory reserved."""
         own_s = flight.own_s = self.base_s + flight.uncached * self.token_s
+        self._account(now)
         self.running += 1
         self.memory.reserve(flight.request.id, tokens)
-        if now >= self.free_at:
-            self.gap_s = 0.0
+        self.gap_s = max(0.0, self.free_at - max(self.busy_until, now))
         if self.busy_until <= now:
             self.busy_until = now
             if not self.prefilling:
@@ -108,7 +109,6 @@ class Node:
         flight.done_at = self.busy_until
         self.gap_s += own_s * (1.0 / self.share - 1.0)
         self.free_at = self.busy_until + self.gap_s
-        self.prefill_s += own_s
         if flight.request.stream:
             self.prefilling += 1
             self.pending_s += own_s
@@ -118,7 +118,15 @@ class Node:
         self.base_s, self.token_s = self.prefill.base_s, self.prefill.token_s
         self._prefilled(flight, now)
 
+    def _account(self, now: float) -> None:
+        """Add the time since the last change in which it was prefilling."""
+        end = now if self.prefilling else min(now, self.busy_until)
+        if end > self.accounted_at > -inf:
+            self.prefill_s += end - self.accounted_at
+        self.accounted_at = now
+
     def _prefilled(self, flight: Flight, now: float) -> None:
+        self._account(now)
         self.prefilling -= 1
         self.pending_s = self.pending_s - flight.own_s if self.prefilling else 0.0
         self.busy_until = now + self.pending_s
@@ -144,8 +152,8 @@ class Node:
 
     def progress(self, tokens: int, stream_s: float, tpot_s: float, now: float) -> None:
         """Learn the decode rate of the last interval and set the pace of prefill that keeps `tpot_s`."""
+        self._account(now)
         if self.progress_at > -inf and now > self.progress_at:
-            # Prefill given in the interval stands for prefill done in it; over a few intervals the two are equal.
             self.decode.learn(tokens, stream_s, min(1.0, self.prefill_s / (now - self.progress_at)))
             self.share = 1.0 if tpot_s == inf else self.decode.prefill_share(tpot_s)
         self.progress_at, self.prefill_s = now, 0.0

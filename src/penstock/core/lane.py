@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from penstock import config
+from penstock.core.bands import Bands
 from penstock.core.fleet import Node
 from penstock.core.queue import Queue
 from penstock.facts import LaneSnapshot
@@ -14,11 +15,12 @@ ANY = "*"
 
 
 class Lane:
-    __slots__ = ("blocked", "drain_s", "drained_at", "model", "nodes", "queue")
+    __slots__ = ("bands", "blocked", "drain_s", "drained_at", "model", "nodes", "queue")
 
     def __init__(self, model: str, nodes: list[Node]) -> None:
         self.model, self.nodes = model, nodes
         self.queue = Queue()
+        self.bands = Bands()
         self.blocked = False
         """In the last pass no node had a slot or KV memory: the queue drains as answers end, not as prefills do."""
         self.drain_s = 0.0

@@ -91,7 +91,7 @@ class Decode:
     __slots__ = ("itl_s", "line")
 
     def __init__(self) -> None:
-        self.line = Line(50.0, -45.0, 1.0, forget=0.9)
+        self.line = Line(50.0, -45.0, 1.0, forget=0.97)
         self.itl_s = 0.0
 
     def learn(self, tokens: int, stream_s: float, prefill_share: float) -> None:
@@ -105,11 +105,13 @@ class Decode:
         """The largest share of time the node may prefill for its streams to keep `tpot_s`; 1 while little is known."""
         if self.line.n < 5 or self.line.b >= 0:
             return 1.0
-        share = (1 / tpot_s - self.line.a) / self.line.b
+        share = (1 / (tpot_s * AIM) - self.line.a) / self.line.b
         return min(1.0, max(MIN_PREFILL_SHARE, share))
 
 
-MIN_PREFILL_SHARE = 0.2
+AIM = 0.8
+"""Share of the promised time between tokens to aim at: answers differ, and their mean must leave most of them inside it."""
+MIN_PREFILL_SHARE = 0.5
 
 
 class Lengths:

@@ -84,7 +84,7 @@ class Queue:
 
     def ahead(self, priority: int, key: float) -> tuple[int, float]:
         """Requests, and their predicted prefill seconds, that go before one with this priority and key."""
-        last = int(key / SLOT_S)
+        last = key // SLOT_S
         count, seconds = 0, 0.0
         for band, slots in self.work.items():
             if band < priority:
@@ -96,17 +96,21 @@ class Queue:
         return count, seconds
 
     def slack_after(self, priority: int, key: float, ahead_s: float, rate: float, start: float) -> float:
-        """The least time, in seconds of work, by which requests behind this key and of its priority make their slots.
+        """The least time, in seconds of work, by which requests behind this key and of its priority start before their key.
 
         `ahead_s` is the work up to the key, `rate` the seconds of work done per second, and `start` when it begins.
         """
-        first = int(key / SLOT_S)
+        first = key // SLOT_S
         slots = self.work.get(priority, {})
         least, total = inf, ahead_s
         for index in sorted(index for index in slots if index > first):
+            least = min(least, (index * SLOT_S - start) * rate - total)
             total += slots[index][1]
-            least = min(least, ((index + 1) * SLOT_S - start) * rate - total)
         return least
+
+    def work_s(self) -> float:
+        """Predicted prefill seconds of all that wait."""
+        return self.ahead(0, inf)[1]
 
     def flights(self) -> list[Flight]:
         """All that wait, in no order."""

@@ -27,6 +27,11 @@ class FlightView(Protocol):
         ...
 
     @property
+    def own_s(self) -> float:
+        """Its predicted prefill time."""
+        ...
+
+    @property
     def priority(self) -> int: ...
 
 
@@ -101,6 +106,11 @@ class AdmitView(Protocol):
     @property
     def breaks_promise(self) -> bool:
         """Admitting it would make a request admitted earlier, of its own priority, miss its deadline."""
+        ...
+
+    @property
+    def crowds_out(self) -> bool:
+        """Admitting it would leave no room for a prompt length that is being admitted less."""
         ...
 
 

@@ -1,6 +1,7 @@
 """Refuse at once what no node can serve inside its deadline, and never anything else but what a full queue must.
 
-A promise counts: what could be served only by making an admitted request late cannot be served.
+What could be served only by making an admitted request late, or by shutting out a prompt length that is served less than its
+own, cannot be served either.
 """
 
 from __future__ import annotations
@@ -17,6 +18,6 @@ if TYPE_CHECKING:
 
 class Slo(msgspec.Struct, frozen=True):
     def refusal(self, view: AdmitView) -> Outcome | None:
-        if view.predicted_s > view.left_s or view.breaks_promise:
+        if view.predicted_s > view.left_s or view.breaks_promise or view.crowds_out:
             return Outcome.REFUSED_DEADLINE
         return Outcome.REFUSED_FULL if view.waiting >= view.queue_max else None

@@ -1,7 +1,8 @@
-"""Earliest deadline first, inside priority.
+"""Earliest deadline first, inside priority: the request whose latest start comes first.
 
-Optimal on one machine whenever any order meets all deadlines (Liu and Layland, 1973); with admission that refuses what
-cannot be met, it stays there under overload.
+Deadline order is optimal on one machine whenever any order meets all deadlines (Liu and Layland, 1973); with admission that
+refuses what cannot be met, it stays there under overload. A prompt is prefilled by one node in one piece, so what counts is
+the deadline less its own prefill: on a fleet a long prompt must start earlier than its deadline alone would say.
 """
 
 from __future__ import annotations
@@ -19,4 +20,4 @@ PATIENCE_S = 60.0
 
 class Deadline(msgspec.Struct, frozen=True):
     def key(self, flight: FlightView) -> float:
-        return min(flight.due, flight.arrived + PATIENCE_S)
+        return min(flight.due - flight.own_s, flight.arrived + PATIENCE_S)

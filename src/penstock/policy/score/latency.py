@@ -18,13 +18,16 @@ if TYPE_CHECKING:
 class Latency(msgspec.Struct, frozen=True):
     crowd: float = 2.0
     """How many empty-prompt times a full batch is worth."""
+    thrift: float = 1.0
+    """How much more than a second of waiting a second of own prefill weighs: the wait is the caller's alone, the work is taken
+    from everybody. More saves work and keeps prefixes together, and lengthens waits."""
 
     def score(self, flight: FlightView, nodes: Sequence[NodeView], cached: Sequence[int], now: float) -> list[float]:
         tokens = flight.request.prompt_tokens
-        crowd = self.crowd
+        crowd, weight = self.crowd, 1.0 + self.thrift
         scores = []
         for node, hit in zip(nodes, cached, strict=True):
             wait = node.free_at - now
-            own = node.base_s * (1.0 + crowd * node.running / node.max_running) + (tokens - hit) * node.token_s
+            own = node.base_s * (1.0 + crowd * node.running / node.max_running) + (tokens - hit) * node.token_s * weight
             scores.append(-(own + wait) if wait > 0.0 else -own)
         return scores

@@ -1,0 +1,66 @@
+"""Admission by prompt length: under overload no length is shut out for the others' sake.
+
+Refusing just what cannot be served in time favours whatever fits into a nearly full schedule: short prompts, or those with
+the longest deadlines. So requests are counted in bands of doubling prompt length, and one whose band is admitted more often
+is admitted only if a typical request of the band that is admitted least would still fit behind it.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+HALF_LIFE_S = 30.0
+TOLERANCE = 0.05
+"""Admission ratios closer than this are equal."""
+KNOWN = 2.0
+"""A band with fewer recent requests than this has no ratio to speak of."""
+BANDS = 24
+
+
+class Bands:
+    """Only requests that an idle fleet could serve in time are counted."""
+
+    __slots__ = ("admitted", "aged_at", "lowest", "offered", "room")
+
+    def __init__(self) -> None:
+        self.offered = [0.0] * BANDS
+        self.admitted = [0.0] * BANDS
+        self.room = [inf] * BANDS
+        """How long a request of the band could have waited: a running mean, seconds."""
+        self.aged_at = 0.0
+
+    def age(self, now: float) -> None:
+        if now - self.aged_at > 0.1 * HALF_LIFE_S:
+            keep = 0.5 ** ((now - self.aged_at) / HALF_LIFE_S)
+            self.offered = [count * keep for count in self.offered]
+            self.admitted = [count * keep for count in self.admitted]
+            self.aged_at = now
+
+    def note(self, tokens: int, admitted: bool, room_s: float, now: float) -> None:
+        self.age(now)
+        band = band_of(tokens)
+        self.offered[band] += 1
+        self.admitted[band] += admitted
+        known = self.room[band]
+        self.room[band] = room_s if known == inf else known + 0.1 * (room_s - known)
+
+    def withdrawn(self, tokens: int) -> None:
+        """An admitted request was not served after all."""
+        band = band_of(tokens)
+        self.admitted[band] = max(0.0, self.admitted[band] - 1)
+
+    def ratio(self, band: int) -> float:
+        return self.admitted[band] / self.offered[band]
+
+    def crowds_out(self, tokens: int, wait_after_s: float) -> bool:
+        """Whether admitting the request would leave a typical one of the least admitted band to wait for too long."""
+        band = band_of(tokens)
+        known = [other for other in range(BANDS) if self.offered[other] >= KNOWN]
+        if not known or self.offered[band] < KNOWN:
+            return False
+        least = min(known, key=self.ratio)
+        return self.ratio(least) < self.ratio(band) - TOLERANCE and wait_after_s > self.room[least]
+
+
+def band_of(tokens: int) -> int:
+    return min(BANDS - 1, tokens.bit_length())
