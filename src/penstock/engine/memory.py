@@ -73,10 +73,10 @@ class Apart:
         last = min(done, run.sequence.prompt_tokens) // BLOCK_TOKENS
         for block in blocks[before // BLOCK_TOKENS : last]:
             store[block] = None
+            if len(store) > self._capacity:
+                store.popitem(last=False)
         if run.left == 0:
             self._touch(blocks[:last])
-        while len(store) > self._capacity:
-            store.popitem(last=False)
 
     def _touch(self, blocks: tuple[int, ...]) -> None:
         store = self._store

@@ -184,11 +184,10 @@ class Engine:
 
     def _done(self, now: float) -> int:
         """Steps of the leap that are done by `now`; the last one is done only once `_run` says so."""
-        past = now - self._at
         last = self._leap - 1
-        if last <= 0 or past < self._first_s:
+        if last <= 0 or now < self._at + self._first_s:
             return 0
-        first, slope = self._first_s, self._slope_s
+        past, first, slope = now - self._at, self._first_s, self._slope_s
         if slope > 0.0:  # solve slope/2 * k^2 + (first - slope/2) * k = past
             half = first - slope / 2
             steps = int(2 * past / (half + sqrt(half * half + 2 * slope * past)))
