@@ -9,10 +9,10 @@ import msgspec
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from penstock import __version__
 from penstock.admin.exposition import page
@@ -83,15 +83,9 @@ async def _refused(request: Request, problem: Exception) -> Response:
     return refusal(status, "internal_error", "The admin side failed; its log says why.")
 
 
-def make(source: Source, key: str | None, hosts: frozenset[str]) -> Starlette:
+def make(source: Source, key: str | None, hosts: frozenset[str]) -> ASGIApp:
     """The ASGI application. `key` None needs no key; no `hosts` accepts every Host."""
     admin = Admin(source)
-    return Starlette(
-        routes=[
-            Route("/metrics", admin.metrics),
-            Route("/admin/state", admin.state),
-            Route("/health", admin.health),
-        ],
-        middleware=[Middleware(Guard, key=key, hosts=hosts, origins=source.config.admin.cors)],
-        exception_handlers={404: _refused, 405: _refused, HTTPException: _refused, Exception: _refused},
-    )
+    routes = [Route("/metrics", admin.metrics), Route("/admin/state", admin.state), Route("/health", admin.health)]
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _refused, Exception: _refused})
+    return Guard(app, key=key, hosts=hosts, origins=source.config.admin.cors)

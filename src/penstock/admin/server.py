@@ -49,7 +49,7 @@ async def start(source: Source, environment: Mapping[str, str] = os.environ) -> 
     if served.done():
         ready.cancel()
         bound.close()
-        served.result()
+        raise ConfigError(f"cannot use the certificate: {served.exception()}", key="admin.tls")
     port = bound.getsockname()[1]
     scheme = "https" if config.admin.tls else "http"
     host = f"[{config.admin.host}]" if ":" in config.admin.host else config.admin.host
