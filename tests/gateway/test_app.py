@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from tests.gateway.world import BODY, MODEL, STREAM, Caller, answer, ask, get, run, until, world
 
 from penstock.config import Config, Limits, Listen
 from penstock.gateway.app import CALLS, PAGES
-from tests.gateway.world import BODY, MODEL, STREAM, Caller, answer, ask, get, run, until, world
 
 DEEP = b'{"model":"deepseek-v3","messages":' + b'[{"content":' * 70 + b'"x"' + b"}]" * 70 + b"}"
 

@@ -41,8 +41,10 @@ _MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,64}/[A-Za-z0-9!#$&^_.+-]{1,64}
 class Call:
     """Receives the engine's answer and the caller's signals; tells the driver what happened."""
 
-    __slots__ = ("_kind", "_length", "_mode", "_parts", "_size", "_steady", "arrived", "ask", "counted", "driver", "exchange", "failure")
-    __slots__ += ("fed", "first", "flowing", "head", "id", "node", "queue_ms", "relay", "route", "status", "upstream")
+    __slots__ = (
+        "_kind", "_length", "_mode", "_parts", "_size", "_steady", "arrived", "ask", "counted", "driver", "exchange", "failure", "fed",
+        "first", "flowing", "head", "id", "node", "queue_ms", "relay", "route", "status", "upstream",
+    )  # fmt: skip
 
     def __init__(self, driver: Driver, exchange: Exchange, route: Route, ask: openai.Call, id: int, head: bytes) -> None:
         self.driver, self.exchange, self.route, self.ask, self.id = driver, exchange, route, ask, id

@@ -28,8 +28,10 @@ REPORT_S = 1.0
 class Driver:
     """Owns the core's clock and every call in flight."""
 
-    __slots__ = ("_armed", "_busy", "_events", "_loop", "_reported", "_reporter", "_timer", "calls", "core", "journal", "ledger", "limits")
-    __slots__ += ("nodes",)
+    __slots__ = (
+        "_armed", "_busy", "_events", "_loop", "_reported", "_reporter", "_timer", "calls", "core", "journal", "ledger", "limits",
+        "nodes",
+    )  # fmt: skip
 
     def __init__(self, core: Core, nodes: Mapping[str, Node], limits: Limits, ledger: Ledger, journal: Journal | None = None) -> None:
         self.core, self.nodes, self.limits = core, nodes, limits

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import uvloop
 
+from penstock.admin.server import start as start_admin
 from penstock.config import Config
+from penstock.errors import ConfigError
 from penstock.gateway.service import Gateway
 
 log = logging.getLogger("penstock.gateway")
@@ -33,21 +35,27 @@ async def _serve(config: Config, journal: Path | None) -> None:
     gateway = Gateway(config, journal)
     await gateway.start()
     print(f"API       {gateway.url}/v1", flush=True)
+    try:
+        admin = await start_admin(gateway)
+    except ConfigError:
+        await gateway.stop(0.0)
+        raise
+    print(f"metrics   {admin.url}/metrics\nstate     {admin.url}/admin/state", flush=True)
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     await stop.wait()
-    log.info(
-        "draining: %d calls under way, for at most %g s; a second signal stops at once", len(gateway.driver.calls), config.limits.drain_s
-    )
+    log.info("draining %d calls for at most %g s; a second signal stops at once", len(gateway.driver.calls), config.limits.drain_s)
     drain = asyncio.ensure_future(gateway.stop())
     hurried = asyncio.ensure_future(hurry.wait())
     await asyncio.wait((drain, hurried), return_when=asyncio.FIRST_COMPLETED)
+    hurried.cancel()
     if not drain.done():
         drain.cancel()
         await asyncio.wait((drain,))
-        await gateway.stop(0.0)
-    hurried.cancel()
+        drain = asyncio.ensure_future(gateway.stop(0.0))
+    await drain
+    await admin.stop()
 
 
 def _signals() -> tuple[asyncio.Event, asyncio.Event]:

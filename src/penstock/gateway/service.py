@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from pathlib import Path
 
 from penstock.config import Config
 from penstock.core import Core
 from penstock.errors import ConfigError
-from penstock.facts import Profile
+from penstock.facts import Profile, Snapshot
 from penstock.gateway import auth
 from penstock.gateway.app import App
 from penstock.gateway.driver import Driver
@@ -65,6 +66,10 @@ class Gateway:
             node.upstream.close()
         if self.journal is not None:
             await self.journal.close()
+
+    def snapshot(self) -> Snapshot:
+        """What the admin side shows."""
+        return self.core.snapshot(time.monotonic())
 
     @property
     def url(self) -> str:
