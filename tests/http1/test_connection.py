@@ -8,10 +8,11 @@ import socket
 
 import msgspec
 import pytest
-from tests.http1.world import CLOSE, SHORT, Seen, answers, serving, status, talk, until
+from tests.http1.world import CLOSE, SHORT, Seen, Tape, answers, serving, status, talk, until
 
 from penstock.config import Limits
 from penstock.http1 import Exchange, Server
+from penstock.http1.connection import Connection
 
 GET = b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n"
 LAST = b"GET /last HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
@@ -134,6 +135,53 @@ def test_pipelined_requests_wait_while_the_caller_does_not_read() -> None:
         sock.close()
 
     serving(test, app)
+
+
+def test_a_stream_that_begins_behind_an_unread_answer_is_told_to_pause() -> None:
+    told: list[str] = []
+
+    def app(exchange: Exchange) -> None:
+        exchange.on_pause = lambda: told.append("pause")
+        exchange.on_resume = lambda: told.append("resume")
+        exchange.start(200, b"")
+
+    connection, tape = Connection(Server(app, SHORT)), Tape()
+    connection.connection_made(tape)
+    connection.data_received((GET % 1)[:-2])
+    connection.pause_writing()
+    connection.data_received(b"\r\n")
+    assert told == ["pause"]
+    connection.resume_writing()
+    assert told == ["pause", "resume"]
+
+
+def test_no_request_is_taken_while_the_answers_before_it_are_unread() -> None:
+    seen = Seen()
+    connection, tape = Connection(Server(seen, SHORT)), Tape()
+    connection.connection_made(tape)
+    connection.data_received(GET % 1)
+    connection.pause_writing()
+    connection.data_received(GET % 1)
+    connection.data_received(GET % 2)
+    assert len(seen) == 1
+    assert seen.exchanges[0].paused
+    connection.resume_writing()
+    assert [path for _, path, _, _ in seen] == ["/1", "/1", "/2"]
+
+
+def test_a_flood_that_ends_in_a_last_request_is_answered_and_closed() -> None:
+    exchanges: list[Exchange] = []
+
+    async def test(port: int, server: Server) -> None:
+        answer = asyncio.ensure_future(talk(port, GET % 1 + LAST + GET % 2 * 40_000))
+        await until(lambda: exchanges and not any(connection._reading for connection in server._connections))
+        exchanges[0].respond(200, b"", b"")
+        await until(lambda: len(exchanges) > 1)
+        exchanges[1].respond(200, b"", b"")
+        assert answers(await answer) == 2
+        assert len(exchanges) == 2
+
+    serving(test, exchanges.append, limits(buffer_bytes=65_536))
 
 
 @pytest.mark.parametrize("half", [True, False])

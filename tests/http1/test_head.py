@@ -192,6 +192,7 @@ def test_a_head_that_differs_in_its_length_only_is_resized() -> None:
     again = heads.resized(first, first.raw.replace(b"120", b"7") + b"1234567", 0, LIMITS)
     assert again is not None
     assert (again.length, again.size, again.headers["content-length"]) == (7, len(again.raw) + 7, "7")
+    assert heads.resized(first, first.raw.replace(b"120", b"7"), 0, Limits(body_bytes=6)) is None
     for digits in (b"1200", b"-1", b"1 2", b"", b"+12", b"0x1"):
         assert heads.resized(first, first.raw.replace(b"120", digits), 0, LIMITS) is None
 

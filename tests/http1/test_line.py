@@ -54,6 +54,7 @@ PROTOCOL = {
     "headers too large": OK + b"".join(b"x-%d: %b\r\n" % (n, b"b" * 300) for n in range(4)) + END,
     "headers without end": OK + b"x-a: " + b"b" * 4_000,
     "too many headers": OK + b"".join(b"x-%d: b\r\n" % n for n in range(17)) + END,
+    "status line too long": b"HTTP/1.1 200 " + b"O" * 300 + b"\r\ncontent-length: 0\r\n\r\n",
     "status line without end": b"HTTP/1.1 200 " + b"O" * 1_000,
     "upgrade": b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\n\r\n",
     "flood of interim answers": b"HTTP/1.1 103 Early Hints\r\n\r\n" * 50 + OK + b"content-length: 0\r\n\r\n",
@@ -157,7 +158,8 @@ def test_good_answer_is_given_whole_and_its_connection_used_again_if_it_may(name
     asking(test, raw, single=single)
 
 
-def test_an_answer_without_a_length_ends_with_the_connection() -> None:
+@pytest.mark.parametrize("single", [False, True])
+def test_an_answer_without_a_length_ends_with_the_connection(single: bool) -> None:
     async def test(upstream: Upstream, node: Node) -> None:
         got = Got()
         upstream.request(GET, b"", got)
@@ -165,7 +167,7 @@ def test_an_answer_without_a_length_ends_with_the_connection() -> None:
         assert (got.failure, got.body) == (None, b"hello")
         assert not upstream.idle
 
-    asking(test, OK + b"x-a: b\r\n\r\nhello", closes=True)
+    asking(test, OK + b"x-a: b\r\n\r\nhello", closes=True, single=single)
 
 
 def test_a_head_request_has_no_body_whatever_the_length_says() -> None:

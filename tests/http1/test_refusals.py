@@ -66,6 +66,7 @@ LINES = {
     "tab before the colon": head(b"Content-Length\t: 5"),
     "space before the colon of transfer-encoding": head(b"Transfer-Encoding : chunked"),
     "no colon": head(b"X-A b"),
+    "a known name without a colon": head(b"Connection: x", b"Connection"),
     "empty name": head(b": b"),
     "name with a space": head(b"X A: b"),
     "name with a parenthesis": head(b"X(A): b"),

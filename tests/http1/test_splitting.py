@@ -86,3 +86,14 @@ def test_an_equal_head_is_compared_and_not_parsed() -> None:
     assert [body for *_, body in seen] == [b"hello", b"there", b"hellx", b"hello", b"hello"]
     assert statuses == [b"200"] * 5
     assert len({id(exchange.headers) for exchange in seen.exchanges}) == 1
+
+
+def test_requests_that_differ_in_their_length_only_are_read_alike() -> None:
+    lengths = (12, 5, 0, 12, 13, 99, 4_097, 5)
+    stream = [b"POST /b HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\nX-A: b\r\n\r\n" % n + bytes(n) for n in lengths]
+    whole = feed([b"".join(stream)])
+    assert [len(body) for *_, body in whole[0]] == [12, 5, 0, 12, 13, 99]
+    assert whole[1] == [b"200"] * 6 + [b"413"]
+    assert feed(stream) == whole
+    assert feed(single(b"".join(stream))) == whole
+    assert [int(exchange.headers["content-length"]) for exchange in whole[0].exchanges] == [12, 5, 0, 12, 13, 99]

@@ -2,7 +2,7 @@
 
 IDLE -> HEAD -> BODY -> ANSWER -> IDLE ...
 HELD: the caller has yet to read an answer, before that its next request is not looked at.
-LINGER: refused; we read and drop until the caller closes, because closing on unread bytes would reset the refusal away.
+LINGER: done; we read and drop until the caller closes, because closing on unread bytes would reset the answer away.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class Connection(asyncio.Protocol):
         "_buffer",
         "_chunks",
         "_empty_lines",
+        "_excess",
         "_exchange",
         "_head",
         "_last",
@@ -71,6 +72,8 @@ class Connection(asyncio.Protocol):
         self._head = heads.NO_REQUEST
         self._exchange: Exchange | None = None
         self._last = self._parsing = False
+        self._excess = False
+        """Bytes came that nobody will read."""
         self._reading = True
         self._buffer = b""
         self._at = self._left = self._body_bytes = self._empty_lines = self._unsent = 0
@@ -99,6 +102,8 @@ class Connection(asyncio.Protocol):
             self._hand_over(head, data[len(head.raw) :])
         elif self._state != LINGER and not self._last:
             self._take(data)
+        else:
+            self._excess = True
 
     def eof_received(self) -> bool:
         """A caller that closes its half is taken to have left; the transport then closes."""
@@ -285,12 +290,8 @@ class Connection(asyncio.Protocol):
         more = b"retry-after: 1\r\n" if error.status == 503 else b""
         line = server.lines[error.status]
         self.write(b"%b%b%b%bcontent-length: %d\r\n%b\r\n%b" % (line, _JSON, more, server.stamp(), len(body), _CLOSE, body))
-        self._drop()
-        self._since = server.now
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-        else:
-            self.transport.close()
+        self._excess = True
+        self._shut()
 
     def _drop(self) -> None:
         self._state = LINGER
@@ -298,9 +299,20 @@ class Connection(asyncio.Protocol):
         self._buffer, self._at, self._parts, self._chunks = b"", 0, [], None
 
     def _shut(self) -> None:
+        """Close behind what was written; in stages when bytes came that were not read (RFC 9112, 9.6)."""
+        transport = self.transport
+        reading, self._reading = self._reading, True
+        stages = (self._excess or self._at < len(self._buffer) or not reading) and transport.can_write_eof()
         self._drop()
         self._since = self.server.now
-        self.transport.close()
+        if transport.is_closing():
+            return
+        if not stages:
+            transport.close()
+            return
+        transport.write_eof()
+        if not reading:
+            transport.resume_reading()
 
     def _leave(self) -> None:
         exchange, self._exchange = self._exchange, None
