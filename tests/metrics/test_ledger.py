@@ -129,6 +129,12 @@ def test_unknown_usage_counts_the_estimate_and_no_output() -> None:
     assert (book.prompt_tokens, book.cached_tokens, book.output_tokens) == (33, 0, 0)
 
 
+def test_answer_of_no_node_counts_for_its_class_alone() -> None:
+    books = told((0.0, Arrived(request()), []), (1.0, Finished(1, output_tokens=4), []))
+    assert books.classes["gold"].output_tokens == 4
+    assert not books.nodes
+
+
 def test_retry_is_a_second_forward_and_its_failure_is_the_first_nodes() -> None:
     books = told(
         (0.0, Arrived(request()), [forward(node="a")]),

@@ -162,6 +162,11 @@ def test_missing_field_is_named(route: Route, field: str) -> None:
     assert (problem.code, problem.field) == ("missing_required_parameter", "model")
 
 
+def test_long_messages_full_of_braces_are_not_many_messages() -> None:
+    sent = body(messages=[{"role": "user", "content": "{}" * 100}])
+    assert chat(sent).body is sent
+
+
 def test_nulls_are_fields_left_out() -> None:
     optional = ("n", "max_tokens", "stop", "stream", "logit_bias", "tools", "functions", "temperature", "top_logprobs", "logprobs")
     sent = body(**dict.fromkeys(optional))
