@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from statistics import stdev
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from penstock.load.plan import Planned, Shape, poisson, replay
 
@@ -17,11 +20,18 @@ def test_poisson_arrivals_repeat_with_their_seed() -> None:
     assert list(poisson(20, 5, SHAPE, 3)) != list(poisson(20, 5, SHAPE, 4))
 
 
-def test_poisson_arrivals_keep_rate_order_and_end() -> None:
+@given(st.floats(0.1, 500), st.floats(0.1, 20), st.integers(0, 1_000))
+def test_poisson_arrivals_keep_count_order_and_end(rate: float, duration_s: float, seed: int) -> None:
+    times = [planned.at for planned in poisson(rate, duration_s, SHAPE, seed)]
+    assert len(times) == max(1, round(rate * duration_s))
+    assert all(later >= earlier for earlier, later in pairwise(times))
+    assert 0 < times[0] <= times[-1] < duration_s
+
+
+def test_poisson_gaps_vary_as_exponential_ones_do() -> None:
     times = [planned.at for planned in poisson(100, 50, SHAPE, 1)]
-    assert 4_700 < len(times) < 5_300
-    assert all(later > earlier for earlier, later in pairwise(times))
-    assert times[-1] < 50
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    assert 0.009 < stdev(gaps) < 0.011
 
 
 def test_replay_starts_at_zero_and_keeps_the_gaps() -> None:

@@ -37,7 +37,10 @@ def bench(
     output_tokens: Annotated[int, typer.Option(min=1, max=1_000_000, help="answer size, without a trace")] = 64,
     timeout: Annotated[float, typer.Option(min=0.1, help="seconds after which a call counts as timed out")] = 600.0,
     stream: Annotated[bool, typer.Option(help="ask for streamed answers")] = True,
-    seed: Annotated[int, typer.Option(help="seed of arrivals and prompts")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(help="seed of arrivals and prompts; a server may still hold an earlier run's prompts of the same seed in its cache"),
+    ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="print the results as JSON")] = False,
 ) -> None:
     """Load an OpenAI-compatible server with exact timestamps: latency counts from each call's intended start."""

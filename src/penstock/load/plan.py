@@ -27,12 +27,18 @@ class Planned(msgspec.Struct, frozen=True, gc=False):
 
 
 def poisson(rate: float, duration_s: float, shape: Shape, seed: int) -> Iterator[Planned]:
-    """Arrivals with exponential gaps at `rate` a second, none at or after `duration_s`."""
+    """A Poisson process of `rate` a second, given that it brings the expected number of arrivals in `duration_s`.
+
+    Exponential gaps, scaled so that count and duration are exact: a short step then offers the rate that it is named after.
+    """
+    count = max(1, round(rate * duration_s))
     draw = random.Random(seed).expovariate
-    at = draw(rate)
-    while at < duration_s:
+    scale = duration_s / sum(draw(1.0) for _ in range(count + 1))
+    draw = random.Random(seed).expovariate
+    at = 0.0
+    for _ in range(count):
+        at += draw(1.0) * scale
         yield Planned(at, shape)
-        at += draw(rate)
 
 
 def replay(rows: Iterable[Planned], speedup: float, duration_s: float | None) -> Iterator[Planned]:

@@ -9,7 +9,7 @@ GOAL = 0.95
 """Goodput a step must keep to pass."""
 PRECISION = 1.08
 """The search ends when the lowest failed rate is within this factor of the highest passed one."""
-LOWEST = 0.05
+LOWEST = 0.25
 """Requests a second; a server that fails this has no capacity worth a number."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import resource
 import sys
 from time import monotonic
 
@@ -23,6 +24,7 @@ _REFRESH_S = 0.2
 
 def run(target: Target, plan: Plan, *, as_json: bool) -> int:
     """The exit code: 0 when the load ran, 1 when nothing could be reached."""
+    _allow_connections()
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         result = uvloop.run(_watched(target, plan, errors))
@@ -33,6 +35,12 @@ def run(target: Target, plan: Plan, *, as_json: bool) -> int:
     for line in _warnings(result):
         print(f"penstock: {line}", file=sys.stderr)
     return 1 if _nothing_answered(result) else 0
+
+
+def _allow_connections() -> None:
+    """As many open files as this user may have: under overload an open loop holds thousands of connections."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def _watched(target: Target, plan: Plan, console: Console) -> Json:
