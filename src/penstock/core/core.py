@@ -148,7 +148,7 @@ class Core:
         if refusal is not None:
             self._reject(flight, refusal, now, actions)
         elif choice is not None and not lane.queue.size and choice.node.has_room(self.knobs.depth_s, now):
-            self._forward(flight, choice, tokens, now, actions)
+            self._forward(flight, choice, now, actions)
         else:
             self._wait(flight, now)
 
@@ -172,11 +172,11 @@ class Core:
         flight.lane.queue.push(flight)
         self.waiting += 1
 
-    def _forward(self, flight: Flight, choice: Choice, tokens: int, now: float, actions: list[Action]) -> None:
+    def _forward(self, flight: Flight, choice: Choice, now: float, actions: list[Action]) -> None:
         node, request = choice.node, flight.request
         flight.node, flight.uncached, flight.forwarded = node, choice.uncached, now
         flight.attempt += 1
-        node.give(flight, tokens, now)
+        node.give(flight, choice.kv_tokens, now)
         if request.blocks:
             self.prefixes.insert(node.index, request.blocks)
         why = (now - flight.arrived, choice.ready_s, float(request.prompt_tokens - choice.uncached), choice.score, float(flight.attempt))
@@ -310,7 +310,7 @@ class Core:
             elif choice.node.has_room(knobs.depth_s, now):
                 self._leave(flight)
                 lane.drained(now)
-                self._forward(flight, choice, tokens, now, actions)
+                self._forward(flight, choice, now, actions)
             else:
                 skipped.append(flight)
                 claims.append((choice.node, choice.node.free_at))

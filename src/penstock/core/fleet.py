@@ -19,6 +19,8 @@ PACED_DEPTH = 0.2
 """Share of `depth_s` that may wait on a node whose prefill is paced: the pauses must reach the engine as pauses."""
 LATE_PREFILLS = 4
 """A node late with a first token is given no more than this many prompts."""
+WHOLE = 16
+"""JSON answers that are counted before their rate is judged: few would often be fast by chance."""
 STALE_S = 5.0
 ENGINE_QUEUE = 5
 """A node that reports this many waiting requests has enough (llm-d's queue threshold)."""
@@ -52,8 +54,12 @@ class Node:
         "reported_at",
         "running",
         "share",
+        "shares_prefix",
         "state",
         "token_s",
+        "whole_began",
+        "whole_count",
+        "whole_tokens",
     )
 
     def __init__(self, index: int, node: config.Node, knobs: Knobs, profile: Profile | None) -> None:
@@ -66,17 +72,19 @@ class Node:
         self.limit = float(self.max_running)
         kv = node.kv_tokens or (profile.kv_tokens if profile else None)
         self.memory = Memory(inf if kv is None else kv * knobs.kv_share)
+        self.shares_prefix = profile is None or not profile.cache_tokens
         self.prefill, self.decode = Prefill(profile), Decode()
         self.base_s, self.token_s = self.prefill.base_s, self.prefill.token_s
         self.running = self.prefilling = 0
         self.pending_s = self.prefill_s = self.gap_s = 0.0
         self.busy_until = self.free_at = -inf
         self.share = 1.0
+        self._restart_whole(0.0)
         self.progress_at = self.accounted_at = -inf
         self.reported, self.reported_at = Signals(), -inf
 
     def takes(self, tokens: int, now: float) -> bool:
-        """Whether it is up and has a slot and KV memory for `tokens`."""
+        """Whether it is up and has a slot and KV memory for `tokens` more."""
         return (
             self.state == "up"
             and self.running < self.limit
@@ -98,6 +106,8 @@ class Node:
         """A request was forwarded to it, with `flight.uncached` and `tokens` of KV memory reserved."""
         own_s = flight.own_s = self.base_s + flight.uncached * self.token_s
         self._account(now)
+        if not self.running:
+            self._restart_whole(now)
         self.running += 1
         self.memory.reserve(flight.request.id, tokens)
         self.gap_s = max(0.0, self.free_at - max(self.busy_until, now))
@@ -145,10 +155,26 @@ class Node:
             self.free_at -= early
 
     def learn_whole(self, flight: Flight, now: float) -> None:
-        """A JSON answer shows no first token, but its whole time bounds the prefill's."""
-        if now - flight.forwarded < flight.own_s:
-            self.prefill.learn(flight.uncached, now - flight.forwarded)
-            self.base_s, self.token_s = self.prefill.base_s, self.prefill.token_s
+        """A JSON answer shows no first token. But its whole time bounds its prefill's where it was alone, and a node cannot
+        end requests faster than it prefills them: `WHOLE` answers in less time than thought say it is faster.
+        """
+        if self.running == 1 and now - flight.forwarded < flight.own_s:
+            self._learn(flight.uncached, now - flight.forwarded)
+        self.whole_count += 1
+        self.whole_tokens += flight.uncached
+        if self.whole_count == WHOLE:
+            tokens, seconds = self.whole_tokens // WHOLE, (now - self.whole_began) / WHOLE
+            if seconds < self.base_s + tokens * self.token_s:
+                self._learn(tokens, seconds)
+            self._restart_whole(now)
+
+    def _restart_whole(self, now: float) -> None:
+        self.whole_count = self.whole_tokens = 0
+        self.whole_began = now
+
+    def _learn(self, tokens: int, seconds: float) -> None:
+        self.prefill.learn(tokens, seconds)
+        self.base_s, self.token_s = self.prefill.base_s, self.prefill.token_s
 
     def progress(self, tokens: int, stream_s: float, tpot_s: float, now: float) -> None:
         """Learn the decode rate of the last interval and set the pace of prefill that keeps `tpot_s`."""

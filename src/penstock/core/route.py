@@ -29,6 +29,8 @@ class Choice(msgspec.Struct, gc=False):
 
     node: Node
     uncached: int
+    kv_tokens: int
+    """KV memory to reserve; a prefix that the node has in its KV pool is shared."""
     score: float
     ready_s: float
     """Predicted seconds from now to its first token there."""
@@ -43,7 +45,7 @@ class Router:
         self.picker: Pick = find(PICK, policy.pick, "policy.pick")
         self.prefixes, self.rng = prefixes, rng
 
-    def candidates(self, flight: Flight, nodes: Sequence[Node], holders: dict[int, int], sample: int, hint: Node | None) -> list[Node]:
+    def candidates(self, nodes: Sequence[Node], holders: dict[int, int], sample: int, hint: Node | None) -> list[Node]:
         if len(nodes) <= ALL:
             return list(nodes)
         drawn = {node.index: node for node in self.rng.sample(nodes, min(sample, len(nodes)))}
@@ -63,24 +65,23 @@ class Router:
         """The best node that has a slot and memory for `tokens`, whether or not its prefill backlog has room yet."""
         request = flight.request
         holders = self.prefixes.match(request.blocks) if request.blocks else {}
-        able = [
-            node
-            for node in self.candidates(flight, nodes, holders, knobs.sample, hint)
-            if not (flight.tried and flight.tried & node.bit) and node.takes(tokens, now)
-        ]
+        able, cached = [], []
+        most = request.prompt_tokens - 1
+        for node in self.candidates(nodes, holders, knobs.sample, hint):
+            hit = min(holders.get(node.index, 0) * BLOCK_TOKENS, most) if holders else 0
+            if node.takes(tokens - hit if node.shares_prefix else tokens, now) and not flight.tried & node.bit:
+                able.append(node)
+                cached.append(hit)
         if not able:
             return None
-        if holders:
-            most = request.prompt_tokens - 1
-            cached = [min(holders.get(node.index, 0) * BLOCK_TOKENS, most) for node in able]
-        else:
-            cached = [0] * len(able)
         scores = self.score(flight, able, cached, now)
         index = self.picker.pick(scores, able, self.rng)
         node = able[index]
-        uncached = request.prompt_tokens - cached[index]
+        hit = cached[index]
+        uncached = request.prompt_tokens - hit
         wait = node.free_at - now
-        return Choice(node, uncached, scores[index], (wait if wait > 0 else 0.0) + node.base_s + uncached * node.token_s)
+        ready_s = (wait if wait > 0 else 0.0) + node.base_s + uncached * node.token_s
+        return Choice(node, uncached, tokens - hit if node.shares_prefix else tokens, scores[index], ready_s)
 
     def score(self, flight: Flight, nodes: Sequence[Node], cached: Sequence[int], now: float) -> list[float]:
         if self.single is not None:
