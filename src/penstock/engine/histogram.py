@@ -46,14 +46,18 @@ class Histogram:
         self.count += other.count
         self.total += other.total
 
+    def rows(self) -> list[tuple[float, float]]:
+        """Middle of each bucket in use and its weight, ascending."""
+        return [(exp((bucket - 1e6 + 0.5) / _PER_LOG), self.buckets[bucket]) for bucket in sorted(self.buckets)]
+
     def mean(self) -> float:
         return self.total / self.count if self.count else 0.0
 
     def quantile(self, share: float) -> float:
         """The value below which `share` (0 to 1) of the weight lies; 0 when empty."""
-        left = share * self.count
-        for bucket in sorted(self.buckets):
-            left -= self.buckets[bucket]
+        left, rows = share * self.count, self.rows()
+        for value, weight in rows:
+            left -= weight
             if left <= 0.0:
-                return exp((bucket - 1e6 + 0.5) / _PER_LOG)
-        return exp((max(self.buckets) - 1e6 + 0.5) / _PER_LOG) if self.buckets else 0.0
+                return value
+        return rows[-1][0] if rows else 0.0

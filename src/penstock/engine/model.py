@@ -159,6 +159,11 @@ class Engine:
         run = self._running.get(id) or self._waiting.get(id)
         return run.emitted(self.steps(now)) if run is not None else 0
 
+    def counts(self, now: float) -> list[tuple[int, int]]:
+        """Id and tokens out by `now` of every sequence that is decoding."""
+        steps = self.steps(now)
+        return [(run.id, run.done + 1 + steps - run.began) for run in self._running.values() if run.began >= 0]
+
     def progress(self, now: float) -> tuple[int, float]:
         """Since the beginning: tokens out after first ones, and the seconds that sequences spent after their first token."""
         done = self._done(now)
