@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Annotated, NoReturn
 
 import typer
@@ -42,8 +41,7 @@ def penstock(
 
 
 for _name, _help in COMMANDS.items():
-    if find_spec(f"penstock.cli.{_name}") is not None:
-        app.command(_name, short_help=_help)(getattr(import_module(f"penstock.cli.{_name}"), _name))
+    app.command(_name, short_help=_help)(getattr(import_module(f"penstock.cli.{_name}"), _name))
 
 
 def main() -> None:
