@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.core.predict import AIM, MIN_PREFILL_SHARE, Decode, Lengths, Line, Prefill
+from penstock.core.predict import AIM, LEAST_SHARE, Lengths, Line, Prefill, Steps
 
 
 @given(st.floats(0, 1), st.floats(1e-5, 1e-3), st.integers(0, 1_000))
@@ -64,19 +64,44 @@ def test_rates_never_turn_negative(samples: list[tuple[int, float]]) -> None:
         assert prefill.base_s >= 0 and prefill.token_s > 0
 
 
-def test_prefill_is_paced_to_what_keeps_the_token_rate() -> None:
-    decode = Decode()
-    for share in (0.2, 0.5, 0.8, 1.0, 0.4, 0.9):
-        decode.learn(int(1_000 * (50 - 44 * share)), 1_000.0, share)
-    assert decode.prefill_share(0.1) == pytest.approx((50 - 10 / AIM) / 44, abs=0.02)
-    assert decode.prefill_share(10.0) == 1.0
-    assert decode.prefill_share(0.001) == MIN_PREFILL_SHARE
+def stepped(c0: float, c1: float, c3: float, intervals: int = 200) -> Steps:
+    """An engine with these steps, seen through its token counts."""
+    steps, rng = Steps(None), random.Random(5)
+    for _ in range(intervals):
+        streams, prefill = rng.randrange(5, 150), rng.uniform(0.0, 0.7)
+        rate = (1 - prefill) / (c0 + c1 * streams)
+        steps.learn(round(1_000 * rate * streams), 1_000.0 * streams, 1_000 * prefill / c3, 1_000.0)
+    return steps
 
 
-def test_nothing_is_paced_before_anything_is_known() -> None:
-    decode = Decode()
-    decode.learn(0, 1.0, 0.5)
-    assert decode.prefill_share(0.01) == 1.0 and decode.itl_s == 0.0
+@given(st.floats(0.004, 0.05), st.floats(5e-5, 1e-3), st.floats(1e-5, 3e-4))
+def test_the_engine_s_step_is_found_in_the_counts(c0: float, c1: float, c3: float) -> None:
+    steps = stepped(c0, c1, c3)
+    assert steps.step_s(50) == pytest.approx(c0 + c1 * 50, rel=0.1)
+    assert steps.token_s == pytest.approx(c3, rel=0.1)
+
+
+def test_prefill_gets_what_the_token_rate_leaves() -> None:
+    steps = stepped(0.01, 0.0004, 5e-5)
+    assert steps.prefill_share(100, 0.1) == pytest.approx(1 - 0.05 / (0.1 * AIM), abs=0.05)
+    assert steps.prefill_share(10, 10.0) == pytest.approx(1.0, abs=0.01)
+    assert steps.prefill_share(1_000, 0.1) == LEAST_SHARE
+
+
+def test_idle_intervals_teach_no_steps() -> None:
+    steps = Steps(None)
+    steps.learn(0, 1.0, 0.0, 1.0)
+    steps.learn(5, 0.1, 0.0, 1.0)
+    assert steps.factors == [1.0, 1.0, 1.0] and steps.itl_s == 0.02
+
+
+@given(st.lists(st.tuples(st.integers(0, 10_000), st.floats(0, 300), st.floats(0, 1e6)), max_size=200))
+def test_no_counts_lead_out_of_bounds(seen: list[tuple[int, float, float]]) -> None:
+    steps = Steps(None)
+    for tokens, stream_s, prefill in seen:
+        steps.learn(tokens, stream_s, prefill, 1.0)
+        assert all(0.02 <= factor <= 50.0 for factor in steps.factors)
+        assert LEAST_SHARE <= steps.prefill_share(10, 0.1) <= 1.0
 
 
 def test_lengths_follow_the_mean_and_the_high_quantile() -> None:

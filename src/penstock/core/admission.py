@@ -40,7 +40,7 @@ class Admission:
         """Set the flight's own prefill time: at its best node now, or, with none able, uncached at any."""
         node = flight.lane.nodes[0] if choice is None else choice.node
         uncached = flight.request.prompt_tokens if choice is None else choice.uncached
-        flight.own_s = node.base_s + uncached * node.token_s
+        flight.own_s = uncached * node.token_s
 
     def refusal(self, flight: Flight, choice: Choice | None, now: float) -> Outcome | None:
         """The outcome to refuse `flight` with, or None. `choice` is its best node now, if any has a slot."""
@@ -52,7 +52,7 @@ class Admission:
             predicted = choice.ready_s
         else:
             ahead, ahead_s = lane.queue.ahead(flight.priority, flight.key)
-            predicted = self.wait_s(lane, ahead, ahead_s, now) + flight.own_s
+            predicted = self.wait_s(lane, ahead, ahead_s, now) + lane.nodes[0].base_s + flight.own_s
             if left < inf:
                 rate, start = self.supply(lane, now)
                 breaks = lane.queue.slack_after(flight.priority, flight.key, ahead_s + flight.own_s * margin, rate, start) < 0

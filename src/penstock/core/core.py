@@ -157,7 +157,7 @@ class Core:
         if task.ttft_s < inf:
             flight.due = flight.arrived + task.ttft_s + task.ttft_s_per_token * request.prompt_tokens
         if task.total_s < inf:
-            decode_s = self.lengths.mean((flight.lane.model, task.name), request.max_tokens) * flight.lane.nodes[0].decode.itl_s
+            decode_s = self.lengths.mean((flight.lane.model, task.name), request.max_tokens) * flight.lane.nodes[0].steps.itl_s
             flight.due = min(flight.due, flight.arrived + task.total_s - decode_s)
 
     def _kv_tokens(self, flight: Flight) -> int:
@@ -314,7 +314,7 @@ class Core:
             else:
                 skipped.append(flight)
                 claims.append((choice.node, choice.node.free_at))
-                choice.node.free_at = max(now, choice.node.free_at) + choice.node.base_s + choice.uncached * choice.node.token_s
+                choice.node.free_at = max(now, choice.node.free_at) + choice.uncached * choice.node.token_s
         for node, free_at in reversed(claims):
             node.free_at = free_at
         for flight in skipped:
@@ -331,7 +331,7 @@ class Core:
     def _progress(self, event: Progress, now: float, actions: list[Action]) -> None:
         node = self._node(event.node)
         if node is not None:
-            node.progress(event.tokens, event.stream_s, self.tpot_s, now)
+            node.progress(event.tokens, event.stream_s, now)
 
     def _node_seen(self, event: NodeSeen, now: float, actions: list[Action]) -> Node | None:
         node = self._node(event.node)
@@ -367,13 +367,14 @@ class Core:
     def _configure(self, config: Config, now: float = 0.0, actions: list[Action] | None = None) -> None:
         self.config = config
         self.classify = Classifier(config.classes)
-        self.tpot_s = min(task.tpot_s for task in self.classify.classes)
         self.order: Order = find(ORDER, config.policy.order, "policy.order")
         self.admission = Admission(config.policy, self.knobs, self.rng)
         self.router = Router(config.policy, self.prefixes, self.rng)
         old = {node.name: node for node in self.nodes}
         self.nodes = nodes_of(config, self.knobs, self.profiles, old, self._numbered)
+        tpot_s = min(task.tpot_s for task in self.classify.classes)
         for node in self.nodes:
+            node.tpot_s = tpot_s
             if node.index >= self._numbered:
                 self._numbered = node.index + 1
                 self.prefixes.add_node(node.index, self._prefix_limit(node))

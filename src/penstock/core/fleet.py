@@ -9,7 +9,7 @@ from penstock import config
 from penstock.core.breaker import Breaker
 from penstock.core.flight import Flight
 from penstock.core.memory import Memory
-from penstock.core.predict import Decode, Prefill
+from penstock.core.predict import LEAST_SHARE, Prefill, Steps
 from penstock.facts import NodeSnapshot, Profile, Signals
 from penstock.knobs import Knobs
 
@@ -27,17 +27,15 @@ ENGINE_QUEUE = 5
 
 
 class Node:
-    """One engine. `free_at` is when it is predicted to be able to begin another prefill."""
+    """One engine. `free_at` is when it is predicted to be able to begin another prefill; `tpot_s` the time between tokens to keep."""
 
     __slots__ = (
-        "accounted_at",
         "base_s",
         "bit",
         "breaker",
         "busy_until",
         "config",
-        "decode",
-        "free_at",
+                "free_at",
         "gap_s",
         "index",
         "limit",
@@ -46,17 +44,21 @@ class Node:
         "models",
         "name",
         "pending_s",
+        "pending_tokens",
         "prefill",
-        "prefill_s",
+        "prefilled_tokens",
         "prefilling",
         "progress_at",
+        "progress_tokens",
         "reported",
         "reported_at",
         "running",
         "share",
         "shares_prefix",
         "state",
+        "steps",
         "token_s",
+        "tpot_s",
         "whole_began",
         "whole_count",
         "whole_tokens",
@@ -73,14 +75,16 @@ class Node:
         kv = node.kv_tokens or (profile.kv_tokens if profile else None)
         self.memory = Memory(inf if kv is None else kv * knobs.kv_share)
         self.shares_prefix = profile is None or not profile.cache_tokens
-        self.prefill, self.decode = Prefill(profile), Decode()
+        self.prefill, self.steps = Prefill(profile), Steps(profile)
         self.base_s, self.token_s = self.prefill.base_s, self.prefill.token_s
         self.running = self.prefilling = 0
-        self.pending_s = self.prefill_s = self.gap_s = 0.0
+        self.pending_s = self.gap_s = self.progress_tokens = 0.0
+        self.pending_tokens = self.prefilled_tokens = 0
+        self.tpot_s = inf
         self.busy_until = self.free_at = -inf
         self.share = 1.0
         self._restart_whole(0.0)
-        self.progress_at = self.accounted_at = -inf
+        self.progress_at = -inf
         self.reported, self.reported_at = Signals(), -inf
 
     def takes(self, tokens: int, now: float) -> bool:
@@ -104,8 +108,8 @@ class Node:
 
     def give(self, flight: Flight, tokens: int, now: float) -> None:
         """A request was forwarded to it, with `flight.uncached` and `tokens` of KV memory reserved."""
-        own_s = flight.own_s = self.base_s + flight.uncached * self.token_s
-        self._account(now)
+        # Prompts that wait together are computed together: what each costs beyond its tokens is paid once.
+        own_s = flight.own_s = flight.uncached * self.token_s + (self.base_s if self.busy_until <= now else 0.0)
         if not self.running:
             self._restart_whole(now)
         self.running += 1
@@ -117,27 +121,31 @@ class Node:
                 self.prefill.began(now)
         self.busy_until += own_s
         flight.done_at = self.busy_until
-        self.gap_s += own_s * (1.0 / self.share - 1.0)
+        self._pace()
+        self.gap_s += max(0.0, flight.uncached * self.token_s / self.share - own_s)
         self.free_at = self.busy_until + self.gap_s
         if flight.request.stream:
             self.prefilling += 1
             self.pending_s += own_s
+            self.pending_tokens += flight.uncached
+        else:
+            self.prefilled_tokens += flight.uncached
 
     def first_token(self, flight: Flight, now: float) -> None:
+        self.prefilled_tokens += flight.uncached
         self.prefill.first_token(flight.uncached, now)
         self.base_s, self.token_s = self.prefill.base_s, self.prefill.token_s
         self._prefilled(flight, now)
 
-    def _account(self, now: float) -> None:
-        """Add the time since the last change in which it was prefilling."""
-        end = now if self.prefilling else min(now, self.busy_until)
-        if end > self.accounted_at > -inf:
-            self.prefill_s += end - self.accounted_at
-        self.accounted_at = now
+    def _pace(self) -> None:
+        """How much of the time it may prefill, as its streams stand now."""
+        if self.tpot_s < inf:
+            share = self.steps.prefill_share(self.running, self.tpot_s) * self.token_s / self.steps.token_s
+            self.share = min(1.0, max(LEAST_SHARE, share))
 
     def _prefilled(self, flight: Flight, now: float) -> None:
-        self._account(now)
         self.prefilling -= 1
+        self.pending_tokens -= flight.uncached
         self.pending_s = self.pending_s - flight.own_s if self.prefilling else 0.0
         self.busy_until = now + self.pending_s
         self.free_at = self.busy_until + self.gap_s
@@ -176,13 +184,15 @@ class Node:
         self.prefill.learn(tokens, seconds)
         self.base_s, self.token_s = self.prefill.base_s, self.prefill.token_s
 
-    def progress(self, tokens: int, stream_s: float, tpot_s: float, now: float) -> None:
-        """Learn the decode rate of the last interval and set the pace of prefill that keeps `tpot_s`."""
-        self._account(now)
-        if self.progress_at > -inf and now > self.progress_at:
-            self.decode.learn(tokens, stream_s, min(1.0, self.prefill_s / (now - self.progress_at)))
-            self.share = 1.0 if tpot_s == inf else self.decode.prefill_share(tpot_s)
-        self.progress_at, self.prefill_s = now, 0.0
+    def progress(self, tokens: int, stream_s: float, now: float) -> None:
+        """Learn the engine's steps from the last interval."""
+        done = float(self.prefilled_tokens)
+        if self.prefilling:
+            done += min(self.pending_tokens, (now - self.prefill.mark) / self.token_s)
+        if now > self.progress_at > -inf:
+            self.steps.learn(tokens, stream_s, max(0.0, done - self.progress_tokens), now - self.progress_at)
+            self._pace()
+        self.progress_at, self.progress_tokens = now, done
 
     def snapshot(self, prefix_blocks: int, now: float) -> NodeSnapshot:
         return NodeSnapshot(
@@ -195,7 +205,7 @@ class Node:
             kv_reserved_tokens=self.memory.reserved,
             kv_tokens=None if self.memory.capacity == inf else int(self.memory.capacity),
             prefill_tokens_per_s=1 / self.token_s,
-            itl_s=self.decode.itl_s,
+            itl_s=self.steps.itl_s,
             prefix_blocks=prefix_blocks,
             reported=self.reported,
         )

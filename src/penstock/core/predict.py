@@ -85,33 +85,67 @@ class Prefill:
             self.base_s, self.token_s = line.a, line.b
 
 
-class Decode:
-    """A stream's tokens a second against the share of time its node prefills: both compete for the same steps."""
+class Steps:
+    """An engine's step, learned from counts alone: `c0 + c1 * decoding sequences + c3 * prefill tokens`, in seconds.
 
-    __slots__ = ("itl_s", "line")
+    Over an interval in which streams run, the steps fill the time. A stream gets one token a step, so with `rate` tokens a
+    second for each stream, `streams` of them and `prefill` prompt tokens a second: `1 = c0*rate + c1*rate*streams + c3*prefill`.
+    Recursive least squares with forgetting, over factors of the first guess so that all three have one scale.
+    """
 
-    def __init__(self) -> None:
-        self.line = Line(50.0, -45.0, 1.0, forget=0.97)
+    __slots__ = ("factors", "first", "itl_s", "spread")
+
+    def __init__(self, profile: Profile | None) -> None:
+        self.first = (0.02, 2e-4, 1 / 10_000) if profile is None else (profile.c0_s, profile.c1_s or 1e-5, profile.c3_s)
+        self.factors = [1.0, 1.0, 1.0]
+        self.spread = [[DOUBT * (row == column) for column in range(3)] for row in range(3)]
         self.itl_s = 0.0
+        """Running mean of the time between a stream's tokens; 0 while unknown."""
 
-    def learn(self, tokens: int, stream_s: float, prefill_share: float) -> None:
+    def learn(self, tokens: int, stream_s: float, prefill_tokens: float, interval_s: float) -> None:
+        """`tokens` came on streams that ran for `stream_s` together, beside `prefill_tokens` of prompts, in `interval_s`."""
         if tokens <= 0 or stream_s <= 0:
             return
         rate = tokens / stream_s
-        self.line.learn(prefill_share, rate)
         self.itl_s = 1 / rate if not self.itl_s else self.itl_s * 0.7 + 0.3 / rate
+        if stream_s < STREAMED * interval_s:
+            return
+        c0, c1, c3 = self.first
+        x = (c0 * rate, c1 * tokens / interval_s, c3 * prefill_tokens / interval_s)
+        spread = self.spread
+        reach = [sum(cell * term for cell, term in zip(row, x, strict=True)) for row in spread]
+        gain = FORGET + sum(term * part for term, part in zip(x, reach, strict=True))
+        error = 1.0 - sum(factor * term for factor, term in zip(self.factors, x, strict=True))
+        self.factors = [min(50.0, max(0.02, factor + part / gain * error)) for factor, part in zip(self.factors, reach, strict=True)]
+        for row in range(3):
+            for column in range(3):
+                spread[row][column] = (spread[row][column] - reach[row] * reach[column] / gain) / FORGET
+        if max(spread[0][0], spread[1][1], spread[2][2]) > DOUBT:
+            # What is not excited would grow without end, and then jump at the first surprise.
+            self.spread = [[cell * 0.5 for cell in row] for row in spread]
 
-    def prefill_share(self, tpot_s: float) -> float:
-        """The largest share of time the node may prefill for its streams to keep `tpot_s`; 1 while little is known."""
-        if self.line.n < 5 or self.line.b >= 0:
-            return 1.0
-        share = (1 / (tpot_s * AIM) - self.line.a) / self.line.b
-        return min(1.0, max(MIN_PREFILL_SHARE, share))
+    def step_s(self, streams: int) -> float:
+        """A step without prefill."""
+        return self.first[0] * self.factors[0] + self.first[1] * self.factors[1] * streams
+
+    def prefill_share(self, streams: int, tpot_s: float) -> float:
+        """The share of time prefill may take for `streams` to get a token each `tpot_s` on average."""
+        return min(1.0, max(LEAST_SHARE, 1.0 - self.step_s(streams) / (tpot_s * AIM)))
+
+    @property
+    def token_s(self) -> float:
+        """What a prompt token adds to a step."""
+        return self.first[2] * self.factors[2]
 
 
-AIM = 0.8
+FORGET = 0.98
+DOUBT = 10.0
+"""Variance of the first guess's factors, in units of one interval's error."""
+STREAMED = 0.5
+"""Intervals with fewer streams on average tell of idling, not of steps."""
+AIM = 0.85
 """Share of the promised time between tokens to aim at: answers differ, and their mean must leave most of them inside it."""
-MIN_PREFILL_SHARE = 0.5
+LEAST_SHARE = 0.05
 
 
 class Lengths:
