@@ -51,7 +51,7 @@ def main() -> None:
     services = []
     for name, entry in zip("abcd", rest, strict=False):
         kind, _, port = entry.partition(":")
-        services.append(Service(name, (sys.executable, __file__, kind, port), "127.0.0.1", int(port), stop_s=1.0))
+        services.append(Service(name, (sys.executable, __file__, kind, port), (("127.0.0.1", int(port)),), stop_s=1.0))
     sys.exit(asyncio.run(supervise(services, lambda: print("all ready", flush=True))))
 
 

@@ -50,13 +50,14 @@ def engine_service(engines: int, first_port: int, model: str, profile: str, spee
         "--speed",
         str(speed),
     )
-    return Service("engine", (*_PENSTOCK, *arguments), "127.0.0.1", first_port + engines - 1, stop_s=2.0)
+    return Service("engine", (*_PENSTOCK, *arguments), (("127.0.0.1", first_port + engines - 1),), stop_s=2.0)
 
 
 def gateway_service(config: Config, file: Path, journal: Path | None) -> Service:
     """The gateway, which reads `config` from `file`."""
     arguments = ("gateway", "--config", str(file), *(("--journal", str(journal)) if journal is not None else ()))
-    return Service("gateway", (*_PENSTOCK, *arguments), config.listen.host, config.listen.port)
+    places = tuple((listen.host, listen.port) for listen in (config.listen, config.admin) if listen.port)
+    return Service("gateway", (*_PENSTOCK, *arguments), places)
 
 
 def as_json(config: Config) -> bytes:

@@ -25,8 +25,8 @@ class Service:
 
     name: str
     command: tuple[str, ...]
-    host: str
-    port: int
+    ready: tuple[tuple[str, int], ...]
+    """Hosts and ports that answer /health once it is ready."""
     stop_s: float = 5.0
     """How long it may take to end after SIGTERM."""
 

@@ -66,7 +66,7 @@ async def _watch(services: Sequence[Service], running: list[asyncio.Task[int]], 
 
 
 async def _all_ready(services: Sequence[Service]) -> None:
-    await asyncio.gather(*(ready(service.host, service.port) for service in services))
+    await asyncio.gather(*(ready(host, port) for service in services for host, port in service.ready))
 
 
 class _Printer:
