@@ -13,8 +13,8 @@ import msgspec
 
 LINES_MAX = 32_768
 """Lines a text may have when indented: at the interpreter's own depth limit that is some 32 MB, for a few milliseconds."""
-STRINGS_MAX = 100_000
-"""Strings and keys of a text too long to indent; above it the scan itself would be an attack."""
+NESTS_MAX = STRINGS_MAX = 100_000
+"""Containers, strings and keys of a text too long to indent; above it the scan itself would be an attack."""
 
 _STEPS = bytes.maketrans(b"[{]}", b"\x02\x02\x00\x00")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
@@ -46,6 +46,8 @@ def _indents_past(text: bytes, limit: int) -> bool:
 
 def _scans_past(text: bytes, limit: int) -> bool:
     """The same for texts whose indented form could fill memory: cut the strings out, then sum the brackets up."""
+    if seen(text, b"{", NESTS_MAX) + seen(text, b"[", NESTS_MAX) >= NESTS_MAX:
+        return True
     plain = text.replace(rb"\\", b"").replace(rb"\"", b"") if b"\\" in text else text
     if seen(plain, b'"', 2 * STRINGS_MAX + 1) > 2 * STRINGS_MAX:
         return True

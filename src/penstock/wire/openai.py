@@ -115,7 +115,8 @@ def _decoded(route: str, body: bytes, limits: Limits) -> Fields:
 
 
 def _too_deep(limits: Limits) -> CallError:
-    return CallError(400, "json_too_deep", f"The body's JSON may nest at most {limits.json_depth} levels deep; flatten it.")
+    message = f"The body's JSON may nest at most {limits.json_depth} levels deep, and not in hundreds of thousands of parts; flatten it."
+    return CallError(400, "json_too_deep", message)
 
 
 def _refusal(problem: str) -> CallError:
