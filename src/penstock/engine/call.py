@@ -17,6 +17,7 @@ from penstock.wire import prompt as prompts
 COMPLETION_TOKENS = 16
 """Length of a completion when the call gives none (OpenAI, vLLM)."""
 MAX_CHOICES = 128
+DIMENSIONS = 256
 MAX_DIMENSIONS = 4_096
 _ABSENT = Raw()
 
@@ -116,7 +117,7 @@ def read_embedding(body: bytes, models: tuple[str, ...]) -> EmbeddingCall:
     raw = bytes(asked.input)
     if not raw:
         raise CallError(400, "invalid_request", "input: a non-empty value is required")
-    dimensions = asked.dimensions or 256
+    dimensions = DIMENSIONS if asked.dimensions is None else asked.dimensions
     if not 1 <= dimensions <= MAX_DIMENSIONS:
         raise CallError(400, "invalid_request", f"dimensions must be from 1 to {MAX_DIMENSIONS}")
     texts = _prompts(raw)

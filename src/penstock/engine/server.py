@@ -89,14 +89,14 @@ def _check_place(options: Options) -> None:
 
 async def _serve(options: Options) -> None:
     engines = Engines(options)
-    await engines.open()
-    print(engines, flush=True)
-    gc.collect()
-    gc.freeze()  # what lives now lives as long as the process: the collector need not walk it again
     loop = asyncio.get_running_loop()
     stopped: asyncio.Queue[int] = asyncio.Queue()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.put_nowait, number)
+    await engines.open()
+    gc.collect()
+    gc.freeze()  # what lives now lives as long as the process: the collector need not walk it again
+    print(engines, flush=True)
     first = await stopped.get()
     if first == signal.SIGINT:
         await engines.close(_CUT_S)
