@@ -205,7 +205,7 @@ def test_capacity_of_a_limited_server_is_found() -> None:
         granted += 1 / limit_per_s
         return answer(2, 0.0, 0.0)
 
-    result, _ = load(behave, find=True, duration_s=0.6, start_rate=16.0, slo=Slo(ttft_s=0.5, tpot_s=0.05))
+    result, _ = load(behave, find=True, duration_s=0.4, start_rate=16.0, slo=Slo(ttft_s=0.5, tpot_s=0.05))
     assert limit_per_s * 0.75 < result["capacity_per_s"] < limit_per_s * 1.3
     assert [step["rate"] for step in result["steps"][:2]] == [16.0, 32.0]
     assert any(not step["passed"] and step["refused"] for step in result["steps"])

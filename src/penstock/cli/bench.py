@@ -26,7 +26,7 @@ def bench(
     speedup: Annotated[float, typer.Option(min=1e-6, help="run a trace's clock this many times as fast")] = 1.0,
     rate: Annotated[float | None, typer.Option(min=1e-3, max=1e5, help="open loop: Poisson arrivals, requests a second")] = None,
     concurrency: Annotated[int | None, typer.Option(min=1, max=10_000, help="closed loop: callers that each wait for their answer")] = None,
-    find_capacity: Annotated[bool, typer.Option("--find-capacity", help="search the highest rate whose goodput is at least 0.95")] = False,
+    find_capacity: Annotated[bool, typer.Option("--find-capacity", help="search the highest rate that keeps a goodput of 0.95")] = False,
     duration: Annotated[
         float | None, typer.Option(min=0.1, help="seconds of load; without it 30, a trace's length, or 8 a step", metavar="S")
     ] = None,

@@ -14,7 +14,7 @@ from penstock.load.plan import Planned, Shape, poisson, replay
 from penstock.load.prompts import Prompts
 from penstock.load.report import Json, summary
 from penstock.load.run import Run
-from penstock.load.search import GOAL, Search
+from penstock.load.search import GOAL, LONG, Search
 from penstock.load.slo import Slo
 from penstock.load.tally import Tally
 from penstock.load.target import Target, connect, look
@@ -60,13 +60,15 @@ class Watch(msgspec.Struct):
 
     run: Run | None = None
     label: str = ""
+    span_s: float = 0.0
+    """Seconds in which the run's calls start."""
     _interrupted: bool = False
 
     def interrupted(self) -> bool:
         return self._interrupted
 
-    def begin(self, run: Run, label: str) -> None:
-        self.run, self.label = run, label
+    def begin(self, run: Run, label: str, span_s: float) -> None:
+        self.run, self.label, self.span_s = run, label, span_s
 
     def interrupt(self) -> None:
         """Ends the load early: what was seen so far is the result."""
@@ -102,7 +104,7 @@ class _Load:
 
     async def once(self) -> Json:
         plan = self._plan
-        run = self._run("")
+        run = self._run("load", plan.load_s())
         if plan.callers is not None:
             await run.closed(plan.callers, itertools.repeat(plan.shape), plan.load_s())
             return {"mode": "closed", "concurrency": plan.callers, **summary(run.tally, run.started, run.elapsed_s)}
@@ -120,19 +122,20 @@ class _Load:
         plan, search, steps = self._plan, Search(self._plan.start_rate, self._plan.highest_rate), list[Json]()
         await self._step(plan.start_rate, min(_WARM_UP_S, plan.step_s()), "warm-up")
         limited = False
-        while not self._watch.interrupted() and not limited and (rate := search.rate()) is not None:
-            result = await self._step(rate, plan.step_s(), f"{rate:.3g}/s")
+        while not self._watch.interrupted() and not limited and (step := search.following()) is not None:
+            length_s = plan.step_s() * (LONG if step.long else 1)
+            result = await self._step(step.rate, length_s, f"{step.rate:.3g}/s{', confirming' if step.long else ''}")
             if self._watch.interrupted():
                 break
             limited = (result["late_s"]["p99"] or 0.0) > LATE_S
-            passed = search.saw(rate, result["goodput"] or 0.0) if not limited else False
-            steps.append({"rate": round(rate, 4), "passed": passed, "limited_by_generator": limited, **result})
-        return {"mode": "find-capacity", "capacity_per_s": round(search.passed, 4), "goodput_goal": GOAL, "steps": steps}
+            passed = not limited and search.saw(step, result["goodput"] or 0.0, result["good_per_s"] or 0.0)
+            steps.append({"rate": round(step.rate, 4), "passed": passed, "limited_by_generator": limited, **result})
+        return {"mode": "find-capacity", "capacity_per_s": round(search.capacity, 4), "goodput_goal": GOAL, "steps": steps}
 
     async def _step(self, rate: float, duration_s: float, label: str) -> Json:
         """One open-loop run that waits for answers only as long as they can still be good."""
         plan = self._plan
-        run = self._run(label)
+        run = self._run(label, duration_s)
         longest_s = plan.slo.deadline_s(plan.shape.prompt_tokens) + plan.slo.tpot_s * plan.shape.output_tokens
         run.give_up(duration_s + longest_s + _SETTLE_S)
         await run.open(poisson(rate, duration_s, plan.shape, plan.seed + 1), first=self._first, load_s=duration_s)
@@ -142,7 +145,7 @@ class _Load:
             await asyncio.sleep(_SETTLE_S)
         return summary(run.tally, run.started, run.elapsed_s)
 
-    def _run(self, label: str) -> Run:
+    def _run(self, label: str, duration_s: float) -> Run:
         run = Run(self._upstream, self._head, self._prompts, Tally(self._plan.slo), timeout_s=self._plan.timeout_s)
-        self._watch.begin(run, label)
+        self._watch.begin(run, label, duration_s)
         return run

@@ -51,27 +51,25 @@ async def _watched(target: Target, plan: Plan, console: Console) -> Json:
         return await bench(target, plan, watch)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[seen]}"))
     with Progress(*columns, console=console, transient=True, auto_refresh=False) as progress:
-        painter = asyncio.create_task(_paint(progress, plan, watch))
+        painter = asyncio.create_task(_paint(progress, watch))
         try:
             return await bench(target, plan, watch)
         finally:
             painter.cancel()
 
 
-async def _paint(progress: Progress, plan: Plan, watch: Watch) -> None:
+async def _paint(progress: Progress, watch: Watch) -> None:
     bar, shown, since = progress.add_task("connecting", total=None, seen=""), watch.run, monotonic()
     while True:
         run = watch.run
         if run is not None:
             if run is not shown:
                 shown, since = run, monotonic()
-            span_s = plan.step_s() if plan.find else plan.load_s()
-            label = f"step {watch.label}" if plan.find else "load"
             progress.update(
                 bar,
-                description=label if run.sending else f"{label}: waiting for answers",
-                total=span_s,
-                completed=min(span_s, monotonic() - since),
+                description=watch.label if run.sending else f"{watch.label}: waiting for answers",
+                total=watch.span_s,
+                completed=min(watch.span_s, monotonic() - since),
                 seen=f"sent {run.sent}  ended {run.tally.ended}  good {run.tally.good}  refused {run.tally.kinds[Kind.REFUSED]}",
             )
             progress.refresh()
@@ -86,9 +84,9 @@ def _print(result: Json, slo: Slo, *, as_json: bool) -> None:
         print("\n".join(lines(result, slo)))
         return
     for step in result["steps"]:
-        verdict = "passed" if step["passed"] else "failed"
-        print(f"{step['rate']:>9.2f}/s  goodput {step['goodput'] or 0.0:>6.1%}  refused {step['refused']:>6}  {verdict}")
-    print(f"capacity {result['capacity_per_s']:.2f} requests/s: the highest rate whose goodput is at least {result['goodput_goal']}")
+        span, goodput = f"{step['rate']:>9.2f}/s for {step['span_s']:>4.1f} s", f"goodput {step['goodput'] or 0.0:>6.1%}"
+        print(f"{span}  {goodput}  refused {step['refused']:>6}  {'passed' if step['passed'] else 'failed'}")
+    print(f"capacity {result['capacity_per_s']:.2f} requests/s: the highest rate that kept a goodput of {result['goodput_goal']}")
     print(f"good is {slo.text()}")
 
 
