@@ -45,6 +45,8 @@ def main() -> None:
     if verb == "refuse":
         print("cannot run like this")
         sys.exit(2)
+    if verb == "fail":
+        sys.exit(3)
     if verb in ("serve", "stubborn"):
         _serve(int(rest[0]), verb == "stubborn")
         return

@@ -64,6 +64,13 @@ def test_a_service_that_was_called_wrongly_ends_everything_with_its_code() -> No
         assert "starting again" not in stage.printed
 
 
+def test_a_service_that_never_becomes_ready_ends_everything() -> None:
+    with supervised(f"serve:{free_port()}", f"fail:{free_port()}") as stage:
+        assert stage.end() == 1
+        assert stage.printed.count("b | ended with exit code 3; starting again") == 2
+        assert "b | ended with exit code 3, and was never ready in 3 starts" in stage.printed
+
+
 def test_a_service_that_does_not_stop_is_killed() -> None:
     with supervised(f"stubborn:{free_port()}") as stage:
         stage.wait_for("all ready")

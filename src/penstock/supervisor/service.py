@@ -9,12 +9,16 @@ import time
 from asyncio.subprocess import PIPE, STDOUT, Process
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 
 from penstock.supervisor.backoff import Backoff
 from penstock.supervisor.leash import VARIABLE
 
 USAGE = 2
 """Exit code of a process that was given something it cannot use: starting it again would not help."""
+
+STARTS = 3
+"""Starts that a process has to become ready for the first time."""
 
 _READ_BYTES = 65_536
 
@@ -37,23 +41,28 @@ class Child:
     def __init__(self, service: Service, say: Callable[[str, str], None]) -> None:
         self.service = service
         self.process: Process | None = None
-        self.restarts = 0
+        self.proven = False
+        """It has been ready: what ends it later will pass."""
         self._say = say
         self._backoff = Backoff()
         self._stopping = asyncio.Event()
 
     async def run(self) -> int:
-        """Keep it running. Returns 0 once stopped, or 2 when it refuses to run as it is called."""
-        while not self._stopping.is_set():
+        """Keep it running. Returns 0 once stopped, or the process's exit code when starting it again makes no sense."""
+        for start in count(1):
+            if self._stopping.is_set():
+                break
             started = time.monotonic()
             code = await self._run_once()
             if self._stopping.is_set():
                 break
             if code == USAGE:
                 return USAGE
+            if start >= STARTS and not self.proven:
+                self._say(self.service.name, f"ended with {_name(code)}, and was never ready in {STARTS} starts")
+                return 1
             wait_s = self._backoff.after(time.monotonic() - started)
             self._say(self.service.name, f"ended with {_name(code)}; starting again in {wait_s:.1f} s")
-            self.restarts += 1
             try:
                 await asyncio.wait_for(self._stopping.wait(), wait_s)
             except TimeoutError:

@@ -36,7 +36,7 @@ async def supervise(services: Sequence[Service], announce: Callable[[], None]) -
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, on_signal)
     try:
-        code = await _watch(services, list(running.values()), announce, asked)
+        code = await _watch(children, list(running.values()), announce, asked)
         if code == NEVER_READY:
             say("up", f"not everything was ready within {READY_S:g} s")
         return code
@@ -48,14 +48,16 @@ async def supervise(services: Sequence[Service], announce: Callable[[], None]) -
             loop.remove_signal_handler(number)
 
 
-async def _watch(services: Sequence[Service], running: list[asyncio.Task[int]], announce: Callable[[], None], asked: asyncio.Event) -> int:
+async def _watch(children: Sequence[Child], running: list[asyncio.Task[int]], announce: Callable[[], None], asked: asyncio.Event) -> int:
     stop = asyncio.ensure_future(asked.wait())
-    started = asyncio.ensure_future(asyncio.wait_for(_all_ready(services), READY_S))
+    started = asyncio.ensure_future(asyncio.wait_for(_all_ready(children), READY_S))
     try:
         await asyncio.wait([stop, started, *running], return_when=asyncio.FIRST_COMPLETED)
         if started.done():
             if started.exception() is not None:
                 return NEVER_READY
+            for child in children:
+                child.proven = True
             announce()
             await asyncio.wait([stop, *running], return_when=asyncio.FIRST_COMPLETED)
         return max((task.result() for task in running if task.done()), default=0)
@@ -65,8 +67,8 @@ async def _watch(services: Sequence[Service], running: list[asyncio.Task[int]], 
         await asyncio.gather(stop, started, return_exceptions=True)
 
 
-async def _all_ready(services: Sequence[Service]) -> None:
-    await asyncio.gather(*(ready(host, port) for service in services for host, port in service.ready))
+async def _all_ready(children: Sequence[Child]) -> None:
+    await asyncio.gather(*(ready(host, port) for child in children for host, port in child.service.ready))
 
 
 class _Printer:
