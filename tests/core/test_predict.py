@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.core.predict import AIM, LEAST_SHARE, Lengths, Line, Prefill, Steps
+from penstock.core.predict import Lengths, Line, Prefill, Steps
 
 
 @given(st.floats(0, 1), st.floats(1e-5, 1e-3), st.integers(0, 1_000))
@@ -77,15 +77,9 @@ def stepped(c0: float, c1: float, c3: float, intervals: int = 200) -> Steps:
 @given(st.floats(0.004, 0.05), st.floats(5e-5, 1e-3), st.floats(1e-5, 3e-4))
 def test_the_engine_s_step_is_found_in_the_counts(c0: float, c1: float, c3: float) -> None:
     steps = stepped(c0, c1, c3)
-    assert steps.step_s(50) == pytest.approx(c0 + c1 * 50, rel=0.1)
+    alone_s, crowd_s = steps.parts()
+    assert alone_s + crowd_s * 50 == pytest.approx(c0 + c1 * 50, rel=0.1)
     assert steps.token_s == pytest.approx(c3, rel=0.1)
-
-
-def test_prefill_gets_what_the_token_rate_leaves() -> None:
-    steps = stepped(0.01, 0.0004, 5e-5)
-    assert steps.prefill_share(100, 0.1) == pytest.approx(1 - 0.05 / (0.1 * AIM), abs=0.05)
-    assert steps.prefill_share(10, 10.0) == pytest.approx(1.0, abs=0.01)
-    assert steps.prefill_share(1_000, 0.1) == LEAST_SHARE
 
 
 def test_idle_intervals_teach_no_steps() -> None:
@@ -101,7 +95,7 @@ def test_no_counts_lead_out_of_bounds(seen: list[tuple[int, float, float]]) -> N
     for tokens, stream_s, prefill in seen:
         steps.learn(tokens, stream_s, prefill, 1.0)
         assert all(0.02 <= factor <= 50.0 for factor in steps.factors)
-        assert LEAST_SHARE <= steps.prefill_share(10, 0.1) <= 1.0
+        assert min(*steps.parts(), steps.token_s) > 0
 
 
 def test_lengths_follow_the_mean_and_the_high_quantile() -> None:

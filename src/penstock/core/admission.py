@@ -60,7 +60,8 @@ class Admission:
                     flight.request.prompt_tokens, start - now + (lane.queue.work_s() + flight.own_s) * margin / rate
                 )
         refusal = self.policy.refusal(View(lane.queue.size, self.knobs.queue_max, predicted * margin, left, breaks, crowds))
-        if left < inf and flight.own_s <= OWED * left:
+        # While nothing waits and nothing is refused all lengths are admitted alike: there is nothing to count.
+        if left < inf and (lane.queue.size or refusal is not None) and flight.own_s <= OWED * left:
             lane.bands.note(flight.request.prompt_tokens, refusal is None, left / margin - flight.own_s, now)
         return refusal
 

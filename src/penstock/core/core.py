@@ -211,6 +211,8 @@ class Core:
             self._learn_answer(flight, node, event)
         node.take_back(flight, now)
         node.breaker.note(Result.SUCCESS if succeeded else Result.NEUTRAL, now, self.knobs)
+        if node.guarded:
+            node.watch()
         if node.limit < node.max_running:
             node.limit = min(node.limit + 1 / node.limit, node.max_running)
         return node
@@ -229,6 +231,7 @@ class Core:
         node = flight.node
         node.take_back(flight, now)
         node.breaker.note(result_of(event.failure), now, self.knobs)
+        node.watch()
         if event.failure is Failure.BUSY:
             node.limit = max(1.0, float(node.running))
             node.free_at = max(node.free_at, now + BUSY_PAUSE_S)
@@ -341,6 +344,7 @@ class Core:
         if node.state != "up":
             node.state = "up"
             node.breaker.reopens = min(node.breaker.reopens, now)
+        node.watch()
         models = event.signals.models
         if models and not node.config.models and models != node.models:
             node.models = models
@@ -351,15 +355,19 @@ class Core:
         node = self._node(event.node)
         if node is not None:
             node.state = "draining"
+            node.watch()
 
     def _node_lost(self, event: NodeLost, now: float, actions: list[Action]) -> None:
         node = self._node(event.node)
         if node is not None:
             node.state = "lost"
+            node.watch()
             self.prefixes.clear(node.index)
 
     def _knobs_set(self, event: KnobsSet, now: float, actions: list[Action]) -> None:
         self.knobs = self.admission.knobs = event.knobs
+        for node in self.nodes:
+            node.size_memory(event.knobs)
 
     def _config_replaced(self, event: ConfigReplaced, now: float, actions: list[Action]) -> None:
         self._configure(event.config, now, actions)
@@ -375,6 +383,7 @@ class Core:
         tpot_s = min(task.tpot_s for task in self.classify.classes)
         for node in self.nodes:
             node.tpot_s = tpot_s
+            node.learn_pace()
             if node.index >= self._numbered:
                 self._numbered = node.index + 1
                 self.prefixes.add_node(node.index, self._prefix_limit(node))

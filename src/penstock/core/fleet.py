@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from math import inf
 
 from penstock import config
-from penstock.core.breaker import Breaker
+from penstock.core.breaker import Breaker, State
 from penstock.core.flight import Flight
 from penstock.core.memory import Memory
-from penstock.core.predict import LEAST_SHARE, Prefill, Steps
+from penstock.core.predict import AIM, LEAST_SHARE, Prefill, Steps
 from penstock.facts import NodeSnapshot, Profile, Signals
 from penstock.knobs import Knobs
 
@@ -30,14 +30,18 @@ class Node:
     """One engine. `free_at` is when it is predicted to be able to begin another prefill; `tpot_s` the time between tokens to keep."""
 
     __slots__ = (
+        "alone_s",
         "base_s",
         "bit",
         "breaker",
         "busy_until",
         "config",
+        "crowd_s",
                 "free_at",
         "gap_s",
+        "guarded",
         "index",
+        "kv_tokens",
         "limit",
         "max_running",
         "memory",
@@ -62,6 +66,7 @@ class Node:
         "whole_began",
         "whole_count",
         "whole_tokens",
+        "worth",
     )
 
     def __init__(self, index: int, node: config.Node, knobs: Knobs, profile: Profile | None) -> None:
@@ -72,8 +77,9 @@ class Node:
         known = profile.max_sequences if profile else MAX_RUNNING
         self.max_running = node.max_running or known
         self.limit = float(self.max_running)
-        kv = node.kv_tokens or (profile.kv_tokens if profile else None)
-        self.memory = Memory(inf if kv is None else kv * knobs.kv_share)
+        self.kv_tokens = node.kv_tokens or (profile.kv_tokens if profile else None)
+        self.memory = Memory()
+        self.size_memory(knobs)
         self.shares_prefix = profile is None or not profile.cache_tokens
         self.prefill, self.steps = Prefill(profile), Steps(profile)
         self.base_s, self.token_s = self.prefill.base_s, self.prefill.token_s
@@ -83,16 +89,25 @@ class Node:
         self.tpot_s = inf
         self.busy_until = self.free_at = -inf
         self.share = 1.0
+        self.alone_s = self.crowd_s = 0.0
+        self.worth = 1.0
+        self.learn_pace()
         self._restart_whole(0.0)
+        self.guarded = False
         self.progress_at = -inf
         self.reported, self.reported_at = Signals(), -inf
 
-    def takes(self, tokens: int, now: float) -> bool:
-        """Whether it is up and has a slot and KV memory for `tokens` more."""
+    def size_memory(self, knobs: Knobs) -> None:
+        self.memory.capacity = inf if self.kv_tokens is None else self.kv_tokens * knobs.kv_share
+
+    def watch(self) -> None:
+        """Note whether more than slots and memory must be looked at before it is given work: `guarded`."""
+        self.guarded = self.state != "up" or self.breaker.state is not State.CLOSED or (self.reported.waiting or 0) >= ENGINE_QUEUE
+
+    def admits(self, now: float) -> bool:
+        """Whether it is up, its breaker lets a request pass, and it has not just said that its own queue is long."""
         return (
             self.state == "up"
-            and self.running < self.limit
-            and self.memory.fits(tokens)
             and self.breaker.allows(self.running, now)
             and not ((self.reported.waiting or 0) >= ENGINE_QUEUE and now - self.reported_at < STALE_S and self.prefilling)
         )
@@ -114,15 +129,19 @@ class Node:
             self._restart_whole(now)
         self.running += 1
         self.memory.reserve(flight.request.id, tokens)
-        self.gap_s = max(0.0, self.free_at - max(self.busy_until, now))
         if self.busy_until <= now:
             self.busy_until = now
             if not self.prefilling:
                 self.prefill.began(now)
+        gap_s = self.free_at - self.busy_until
+        self.gap_s = gap_s if gap_s > 0.0 else 0.0
         self.busy_until += own_s
         flight.done_at = self.busy_until
-        self._pace()
-        self.gap_s += max(0.0, flight.uncached * self.token_s / self.share - own_s)
+        if self.tpot_s < inf:
+            self._pace()
+            pause_s = flight.uncached * self.token_s / self.share - own_s
+            if pause_s > 0.0:
+                self.gap_s += pause_s
         self.free_at = self.busy_until + self.gap_s
         if flight.request.stream:
             self.prefilling += 1
@@ -139,9 +158,15 @@ class Node:
 
     def _pace(self) -> None:
         """How much of the time it may prefill, as its streams stand now."""
-        if self.tpot_s < inf:
-            share = self.steps.prefill_share(self.running, self.tpot_s) * self.token_s / self.steps.token_s
-            self.share = min(1.0, max(LEAST_SHARE, share))
+        share = (1.0 - (self.alone_s + self.crowd_s * self.running)) * self.worth
+        self.share = LEAST_SHARE if share < LEAST_SHARE else share if share < 1.0 else 1.0
+
+    def learn_pace(self) -> None:
+        """Take over what the engine's steps were learned to be, against the time between tokens to keep."""
+        alone_s, crowd_s = self.steps.parts()
+        self.alone_s, self.crowd_s = alone_s / (self.tpot_s * AIM), crowd_s / (self.tpot_s * AIM)
+        self.worth = self.token_s / self.steps.token_s
+        self._pace()
 
     def _prefilled(self, flight: Flight, now: float) -> None:
         self.prefilling -= 1
@@ -191,7 +216,7 @@ class Node:
             done += min(self.pending_tokens, (now - self.prefill.mark) / self.token_s)
         if now > self.progress_at > -inf:
             self.steps.learn(tokens, stream_s, max(0.0, done - self.progress_tokens), now - self.progress_at)
-            self._pace()
+            self.learn_pace()
         self.progress_at, self.progress_tokens = now, done
 
     def snapshot(self, prefix_blocks: int, now: float) -> NodeSnapshot:

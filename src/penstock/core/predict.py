@@ -124,13 +124,9 @@ class Steps:
             # What is not excited would grow without end, and then jump at the first surprise.
             self.spread = [[cell * 0.5 for cell in row] for row in spread]
 
-    def step_s(self, streams: int) -> float:
-        """A step without prefill."""
-        return self.first[0] * self.factors[0] + self.first[1] * self.factors[1] * streams
-
-    def prefill_share(self, streams: int, tpot_s: float) -> float:
-        """The share of time prefill may take for `streams` to get a token each `tpot_s` on average."""
-        return min(1.0, max(LEAST_SHARE, 1.0 - self.step_s(streams) / (tpot_s * AIM)))
+    def parts(self) -> tuple[float, float]:
+        """Seconds of a step without prefill: of itself, and for each stream."""
+        return self.first[0] * self.factors[0], self.first[1] * self.factors[1]
 
     @property
     def token_s(self) -> float:

@@ -80,7 +80,7 @@ class PrefixIndex:
             self.limits[node] = max(self.least[node], int(limit * 0.99))
             self.trim(node)
         elif limit < self.most[node]:
-            self.limits[node] = min(self.most[node], limit + 1)
+            self.limits[node] = limit + 1
 
     def clear(self, node: int) -> None:
         """The node lost its cache (it restarted)."""

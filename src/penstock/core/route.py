@@ -46,8 +46,6 @@ class Router:
         self.prefixes, self.rng = prefixes, rng
 
     def candidates(self, nodes: Sequence[Node], holders: dict[int, int], sample: int, hint: Node | None) -> list[Node]:
-        if len(nodes) <= ALL:
-            return list(nodes)
         drawn = {node.index: node for node in self.rng.sample(nodes, min(sample, len(nodes)))}
         if hint is not None:
             drawn[hint.index] = hint
@@ -64,12 +62,22 @@ class Router:
     ) -> Choice | None:
         """The best node that has a slot and memory for `tokens`, whether or not its prefill backlog has room yet."""
         request = flight.request
-        holders = self.prefixes.match(request.blocks) if request.blocks else {}
+        among = nodes if len(nodes) <= ALL else None
+        holders = self.prefixes.match(request.blocks) if request.blocks else None
+        if among is None:
+            among = self.candidates(nodes, holders or {}, knobs.sample, hint)
         able, cached = [], []
-        most = request.prompt_tokens - 1
-        for node in self.candidates(nodes, holders, knobs.sample, hint):
-            hit = min(holders.get(node.index, 0) * BLOCK_TOKENS, most) if holders else 0
-            if node.takes(tokens - hit if node.shares_prefix else tokens, now) and not flight.tried & node.bit:
+        most, tried, hit = request.prompt_tokens - 1, flight.tried, 0
+        for node in among:
+            if node.running >= node.limit or (node.guarded and not node.admits(now)) or (tried and tried & node.bit):
+                continue
+            if holders:
+                hit = holders.get(node.index, 0) * BLOCK_TOKENS
+                if hit > most:
+                    hit = most
+            memory = node.memory
+            need = tokens - hit if node.shares_prefix else tokens
+            if memory.reserved + need <= memory.capacity or not memory.held:
                 able.append(node)
                 cached.append(hit)
         if not able:
