@@ -394,6 +394,19 @@ def test_a_caller_who_reads_slowly_holds_the_engine_back() -> None:
     run(test)
 
 
+def test_a_large_request_is_let_go_once_its_answer_streams() -> None:
+    async def test() -> None:
+        async with world(stream_then(event("One"), then=never)) as w, Caller(w.port) as caller:
+            caller.send(STREAM | {"messages": [{"role": "user", "content": "x" * 100_000}]})
+            await caller.head()
+            [call] = w.gateway.driver.calls.values()
+            assert not call.ask.body
+            assert not call.exchange.body
+            assert len(w.asked[0].body) > 100_000
+
+    run(test)
+
+
 def test_a_waiting_stream_is_told_its_place_after_the_quiet_time() -> None:
     async def test() -> None:
         config = Config(hold=Hold(quiet_s=0.1, interval_s=0.1))

@@ -79,9 +79,8 @@ class App:
 
     def _head(self, id: int, asked: str | None) -> bytes:
         own = b"%b%x" % (self._prefix, id)
-        if asked is not None and _TOKEN.fullmatch(asked):
-            return b"x-request-id: %b\r\nx-penstock-request-id: %b\r\n" % (asked.encode(), own)
-        return b"x-request-id: %b\r\nx-penstock-request-id: %b\r\n" % (own, own)
+        shown = asked.encode() if asked is not None and _TOKEN.fullmatch(asked) else own
+        return b"x-request-id: %b\r\nx-penstock-request-id: %b\r\n" % (shown, own)
 
     # --- everything but calls
 

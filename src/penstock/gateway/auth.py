@@ -56,7 +56,7 @@ class Keyring:
         if self.open:
             return LOCAL
         text = authorization or ""
-        key = text[7:] if text[:7].lower() == "bearer " else ""
+        key = text[7:] if text.startswith("Bearer ") or text[:7].lower() == "bearer " else ""
         digest = sha256(self._pepper + sha256(key.encode("utf-8", "surrogateescape")).digest()).digest()
         stored, tenant = self._table.get(digest, _NOBODY)
         return tenant if compare_digest(stored, digest) else None

@@ -12,9 +12,10 @@ keep a waiting caller's connection alive commit the status, not the answer.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from penstock.events import Finished
 from penstock.facts import Failure, Route
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 EARLY_BYTES = 65_536
 """Kept back of a stream that shows no content, and read of an answer that is thrown away."""
 
+BODY_BYTES = 16_384
+"""A larger request is not kept once its answer streams, which may take half an hour."""
+
 WHOLE, LARGE, SPOILT = range(3)
 
 STREAM = b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
@@ -38,36 +42,41 @@ JSON = b"content-type: application/json\r\n"
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,64}/[A-Za-z0-9!#$&^_.+-]{1,64}(; ?charset=[A-Za-z0-9_-]{1,32})?")
 
 
-class Call:
-    """Receives the engine's answer and the caller's signals; tells the driver what happened."""
+class Call(msgspec.Struct, eq=False):
+    """Receives the engine's answer and the caller's signals; tells the driver what happened.
 
-    __slots__ = (
-        "_kind", "_length", "_mode", "_parts", "_size", "_steady", "arrived", "ask", "counted", "driver", "exchange", "failure", "fed",
-        "first", "flowing", "head", "id", "node", "queue_ms", "relay", "route", "status", "upstream",
-    )  # fmt: skip
+    A struct, because one with two dozen fields is made four times as fast.
+    """
 
-    def __init__(self, driver: Driver, exchange: Exchange, route: Route, ask: openai.Call, id: int, head: bytes) -> None:
-        self.driver, self.exchange, self.route, self.ask, self.id = driver, exchange, route, ask, id
-        self.head = head
-        """Header lines that every form of the answer carries."""
-        self.arrived = time.monotonic()
-        self.fed = 0.0
-        """When the hold last sent a sign of life."""
-        self.node: Node | None = None
-        self.upstream: UpstreamCall | None = None
-        self.relay: sse.Relay | None = None
-        self.failure: Failure | None = None
-        self.queue_ms = self.status = self.counted = self._size = 0
-        self.first = -1.0
-        """When a stream's content was first seen."""
-        self.flowing = False
-        """Bytes of an answer have gone to the caller: no other engine can take over."""
-        self._steady = False
-        self._mode = WHOLE
-        self._parts: list[bytes] = []
-        self._kind = ""
-        self._length: int | None = None
-        exchange.on_cancel = self._left
+    driver: Driver
+    exchange: Exchange
+    route: Route
+    ask: openai.Call
+    id: int
+    head: bytes
+    """Header lines that every form of the answer carries."""
+    arrived: float
+    fed: float = 0.0
+    """When the hold last sent a sign of life."""
+    node: Node | None = None
+    upstream: UpstreamCall | None = None
+    relay: sse.Relay | None = None
+    failure: Failure | None = None
+    queue_ms: int = 0
+    status: int = 0
+    """The engine's."""
+    first: float = -1.0
+    """When a stream's content was first seen."""
+    counted: int = 0
+    """Of its tokens, those that the driver has reported."""
+    flowing: bool = False
+    """Bytes of an answer have gone to the caller: no other engine can take over."""
+    _steady: bool = False
+    _mode: int = WHOLE
+    _parts: list[bytes] = []
+    _size: int = 0
+    _kind: str = ""
+    _length: str | None = None
 
     # --- what the driver asks for
 
@@ -128,9 +137,7 @@ class Call:
         elif not _is_answer(status) or (sse_wanted and self.exchange.started):
             self._mode = SPOILT
         else:
-            self._kind = kind if _MEDIA_TYPE.fullmatch(kind) else "application/octet-stream"
-            length = headers.get("content-length")
-            self._length = None if length is None else int(length)
+            self._kind, self._length = kind, headers.get("content-length")
 
     def on_body(self, data: bytes) -> None:
         relay = self.relay
@@ -172,7 +179,7 @@ class Call:
         exchange = self.exchange
         if not exchange.started:
             exchange.start(200, STREAM + self._headers())
-        self.flowing = True
+        self._commit()
         parts, self._parts = self._parts, []
         exchange.send(parts[0] if len(parts) == 1 else b"".join(parts))
 
@@ -213,9 +220,10 @@ class Call:
             self.stop()
             self._end_whole()
             return
-        self._mode, self.flowing = LARGE, True
+        self._mode = LARGE
+        self._commit()
         if not exchange.started:
-            exchange.start(self.status, self._typed_headers(), self._length)
+            exchange.start(self.status, self._typed_headers(), None if self._length is None else int(self._length))
         self._listen()
         parts, self._parts = self._parts, []
         exchange.send(b"".join(parts))
@@ -242,15 +250,25 @@ class Call:
         self.failure = failure
         self.driver.failed(self, failure)
 
+    def _commit(self) -> None:
+        """The answer goes to the caller from now on: nothing will be sent to another engine."""
+        self.flowing = True
+        if len(self.ask.body) > BODY_BYTES:
+            self.ask = msgspec.structs.replace(self.ask, body=b"")
+            self.exchange.body = b""
+            if self.upstream is not None:
+                self.upstream.body = b""
+
     def _headers(self) -> bytes:
-        if self.node is None:
-            return b"%bx-penstock-queue-ms: %d\r\n" % (self.head, self.queue_ms)
-        return b"%bx-penstock-node: %b\r\nx-penstock-queue-ms: %d\r\n" % (self.head, self.node.name, self.queue_ms)
+        return b"%b%b%d\r\n" % (self.head, b"x-penstock-queue-ms: " if self.node is None else self.node.lines, self.queue_ms)
 
     def _typed_headers(self) -> bytes:
-        if self._kind == "application/json":
+        kind = self._kind
+        if kind == "application/json":
             return JSON + self._headers()
-        return b"content-type: %b\r\n%b" % (self._kind.encode(), self._headers())
+        if not _MEDIA_TYPE.fullmatch(kind):
+            kind = "application/octet-stream"
+        return b"content-type: %b\r\n%b" % (kind.encode(), self._headers())
 
     # --- what the caller does
 
@@ -266,7 +284,7 @@ class Call:
         if self.upstream is not None:
             self.upstream.resume()
 
-    def _left(self) -> None:
+    def left(self) -> None:
         self.driver.cancelled(self)
 
 

@@ -50,7 +50,8 @@ class Driver:
 
     def arrive(self, exchange: Exchange, route: Route, ask: openai.Call, tenant: Tenant, id: int, head: bytes) -> None:
         """A call has been read and authorised; `id` is its own, `head` the header lines of any answer to it."""
-        self.calls[id] = Call(self, exchange, route, ask, id, head)
+        call = self.calls[id] = Call(self, exchange, route, ask, id, head, time.monotonic())
+        exchange.on_cancel = call.left
         self.handle(Arrived(Request(id, ask.model, route, tenant.name, ask.prompt_tokens, ask.max_tokens, ask.stream, ask.blocks)))
 
     def cancelled(self, call: Call) -> None:
@@ -79,20 +80,22 @@ class Driver:
 
     def handle(self, event: Event) -> None:
         """Give the core an event and do what it says. What happens meanwhile waits its turn: the core is never re-entered."""
-        self._events.append(event)
         if self._busy:
+            self._events.append(event)
             return
         self._busy = True
         try:
+            self._step(event)
             while self._events:
-                self._step(self._events.popleft(), time.monotonic())
+                self._step(self._events.popleft())
         finally:
             self._busy = False
         deadline = self.core.deadline
         if deadline < self._armed:
             self._arm(deadline)
 
-    def _step(self, event: Event, now: float) -> None:
+    def _step(self, event: Event) -> None:
+        now = time.monotonic()
         actions = self.core.handle(event, now)
         self.ledger.observe(event, actions, now)
         if self.journal is not None:

@@ -20,11 +20,12 @@ PATHS = {
 class Node:
     """Connections to one engine. Nothing of a caller's head reaches it: the heads are made here, once."""
 
-    __slots__ = ("config", "heads", "health", "metrics", "models", "name", "stream_s", "tokens", "upstream")
+    __slots__ = ("config", "heads", "health", "lines", "metrics", "models", "stream_s", "tokens", "upstream")
 
     def __init__(self, node: config.Node, key: str, upstream: Upstream) -> None:
         self.config = node
-        self.name = node.name.encode()
+        self.lines = b"x-penstock-node: %b\r\nx-penstock-queue-ms: " % node.name.encode()
+        """Header lines of its answers, up to the number."""
         self.upstream = upstream
         self.heads = {
             str(route): _head("POST", node.url, path, key, b"content-type: application/json\r\n") for route, path in PATHS.items()
