@@ -58,7 +58,7 @@ def draw(found: dict[str, list[Point]]) -> str:
         "<title>Good answers a second against requests a second, with and without Penstock</title>",
         f'<rect width="{WIDTH}" height="{HEIGHT}" rx="8" fill="#ffffff"/>',
         f'<text x="{LEFT}" y="26" font-size="16" font-weight="600" fill="#1c2833">Good answers a second as load grows</text>',
-        f'<text x="{LEFT}" y="46" fill="#566573">4 simulated DeepSeek-V3 nodes; good: first token in 2 s + 0.25 s per '
+        f'<text x="{LEFT}" y="46" font-size="12" fill="#566573">4 simulated DeepSeek-V3 nodes; good: first token in 2 s + 0.25 s per '
         "1,000 prompt tokens, then 0.1 s each</text>",
     ]
     for step in range(0, int(most_y) + 1, 5):
