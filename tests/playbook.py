@@ -71,7 +71,9 @@ def call(id: int, *, model: str = "m", tokens: int = 1_000, stream: bool = True,
     return Request(id, model, prompt_tokens=tokens, stream=stream, **facts)
 
 
-def build(*nodes: str | Node, rules: tuple[Class, ...] = (), policy: Policy | None = None, knobs: Knobs | None = None, **parts: Any) -> Core:
+def build(
+    *nodes: str | Node, rules: tuple[Class, ...] = (), policy: Policy | None = None, knobs: Knobs | None = None, **parts: Any
+) -> Core:
     """A core over nodes given by name, with a seeded generator."""
     configured = tuple(Node(name=node, url="http://127.0.0.1:9") if isinstance(node, str) else node for node in nodes)
     config = Config(nodes=configured, classes=rules, policy=policy or Policy(), **parts)

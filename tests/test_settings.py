@@ -90,7 +90,7 @@ def test_the_admin_listener_keeps_its_port_when_only_its_host_is_given() -> None
     [
         # What the types refuse.
         ("nodes:\n  - url: http://a", "penstock.yaml:2: nodes[0]: name is missing"),
-        ("nodes:\n  - name: a\n    url: a:80", "penstock.yaml:3: nodes[0].url: expected http://HOST:PORT or https://HOST, got \"a:80\""),
+        ("nodes:\n  - name: a\n    url: a:80", 'penstock.yaml:3: nodes[0].url: expected http://HOST:PORT or https://HOST, got "a:80"'),
         ("nodes:\n  - name: a\n    ulr: http://a", "penstock.yaml:3: nodes[0].ulr: unknown key; did you mean 'url'?"),
         ("\nnodes: 3", "penstock.yaml:2: nodes: expected a list, got 3"),
         ("nodes: {a: 1}", "penstock.yaml:1: nodes: expected a list, got a mapping"),

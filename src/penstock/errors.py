@@ -1,9 +1,9 @@
 """The few exceptions, as a tree. Expected ends of a request are values of `facts.Outcome`, not exceptions.
 
-    PenstockError
-    +-- ConfigError      a configuration that cannot be used: key, line, fix
-    +-- CallError        a caller's request that cannot be served as sent: status, code, field, fix
-    +-- TraceError       a trace, profile or journal file that cannot be read: file, line, fix
+PenstockError
++-- ConfigError      a configuration that cannot be used: key, line, fix
++-- CallError        a caller's request that cannot be served as sent: status, code, field, fix
++-- TraceError       a trace, profile or journal file that cannot be read: file, line, fix
 """
 
 from __future__ import annotations

@@ -94,18 +94,7 @@ class Tick(msgspec.Struct, frozen=True, gc=False, tag="tick"):
 
 
 Event = (
-    Arrived
-    | FirstToken
-    | Progress
-    | Finished
-    | Failed
-    | Cancelled
-    | NodeSeen
-    | NodeDraining
-    | NodeLost
-    | KnobsSet
-    | ConfigReplaced
-    | Tick
+    Arrived | FirstToken | Progress | Finished | Failed | Cancelled | NodeSeen | NodeDraining | NodeLost | KnobsSet | ConfigReplaced | Tick
 )
 
 

@@ -57,11 +57,11 @@ def test_two_successes_close_it_and_a_failure_opens_it_again() -> None:
     breaker.note(Result.SUCCESS, 30.0, KNOBS)
     breaker.note(Result.NEUTRAL, 30.0, KNOBS)
     breaker.note(Result.FAILURE, 31.0, KNOBS)
-    assert breaker.state is State.OPEN and breaker.reopens == 61.0
+    assert (breaker.state, breaker.reopens) == (State.OPEN, 61.0)
     breaker.allows(0, 61.0)
     breaker.note(Result.SUCCESS, 61.0, KNOBS)
     breaker.note(Result.SUCCESS, 61.0, KNOBS)
-    assert breaker.state is State.CLOSED and breaker.reopens == inf
+    assert (breaker.state, breaker.reopens) == (State.CLOSED, inf)
 
 
 def test_late_answers_do_not_move_an_open_breaker() -> None:

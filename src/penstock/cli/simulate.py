@@ -24,6 +24,7 @@ A node that dies; faults.yaml says - {at_s: 60, node: n1, do: kill, for_s: 30}:
   penstock simulate --scenario steady --faults faults.yaml
 """
 
+
 def simulate(
     trace: Annotated[Path | None, typer.Option(help="trace file, plain, gz or xz; or a folder", metavar="FILE")] = None,
     form: Annotated[

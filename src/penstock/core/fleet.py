@@ -37,7 +37,7 @@ class Node:
         "busy_until",
         "config",
         "crowd_s",
-                "free_at",
+        "free_at",
         "gap_s",
         "guarded",
         "index",
