@@ -9,13 +9,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
+from tests.gateway.world import Caller, ask, run, until
 
 from penstock.config import Class, Config, Listen
 from penstock.config import Node as NodeConfig
 from penstock.engine.server import Engines, Options
 from penstock.gateway.replay import replay
 from penstock.gateway.service import Gateway
-from tests.gateway.world import Caller, ask, run, until
 
 MODELS = ("deepseek-v3", "deepseek-r1")
 
