@@ -11,17 +11,17 @@ prompt has room. When decoding runs out of KV the newest sequence gives its page
 from __future__ import annotations
 
 from collections import OrderedDict
-from heapq import heappop, heappush
-from math import inf, sqrt
+from math import inf
 
+from penstock.engine.decoding import Decoding
 from penstock.engine.histogram import Histogram
+from penstock.engine.leap import Leap
 from penstock.engine.memory import memory
 from penstock.engine.sequence import Ended, Outcome, Run, Sequence, Started
 from penstock.facts import Profile
 
 _WATERMARK = 0.01
 """Share of the pages that admission leaves free while others run, so that it does not cause preemption (vLLM's default)."""
-_FAR = 1 << 60
 
 
 class Engine:
@@ -31,34 +31,24 @@ class Engine:
     """
 
     def __init__(self, profile: Profile) -> None:
+        """Raises ValueError for sizes that cannot work."""
         self.profile = profile
         self.memory = memory(profile)
         self._watermark = int(self.memory.pages * _WATERMARK)
+        self._waiting: OrderedDict[int, Run] = OrderedDict()
         self._running: dict[int, Run] = {}
         """By admission, oldest first."""
-        self._waiting: OrderedDict[int, Run] = OrderedDict()
         self._prefilling: list[Run] = []
-        self._finishes: list[tuple[int, int, Run]] = []
-        """Heap of (step count at which a decoding run's last token is out, serial, run)."""
-        self._decoding = 0
-        self._context = 0
-        """Summed context of the decoding runs in the next step."""
-        self._phase = [0] * profile.page_tokens
-        """Decoding runs that take a new page in the steps whose number modulo the page size is the index."""
+        self._decoding = Decoding(profile.page_tokens)
         self._stalled = 0
         """Preempted runs whose first token is out: their callers see silence."""
         self._serial = 0
         self._outcomes: list[Outcome] = []
 
-        # The leap in progress: `_leap` steps from time `_at` on, the first of `_first_s`, each `_slope_s` longer than the one before.
         self._now = -inf
-        self._at = -inf
+        self._leap = Leap()
         self._steps = 0
-        """Steps done at `_at`."""
-        self._leap = 0
-        self._first_s = 0.0
-        self._slope_s = 0.0
-        self._end = inf
+        """Steps done when the leap begins."""
         self._chunks: list[tuple[Run, int]] = []
         """Who prefills how many tokens in each step of the leap."""
         self._budget = 0
@@ -68,9 +58,10 @@ class Engine:
 
         self.itl = Histogram()
         """Seconds between tokens, weighted by the number of sequences."""
-        self.hit_tokens = 0
         self.prompt_tokens = 0
-        """Prompt tokens of started sequences; `hit_tokens` of them came from the cache."""
+        """Prompt tokens of started sequences."""
+        self.hit_tokens = 0
+        """Those of them that came from the cache."""
         self.preempted = 0
         self._busy_s = 0.0
         self._tokens = 0
@@ -81,18 +72,18 @@ class Engine:
     def submit(self, sequence: Sequence, now: float) -> None:
         """Queue a sequence. One that could never fit is Ended at once with 0 tokens."""
         self._run(now)
-        run = Run(sequence, self._next_serial())
+        self._serial += 1
+        run = Run(sequence, self._serial)
         slots = sequence.prompt_tokens + sequence.output_tokens - 1
         if sequence.prompt_tokens < 1 or sequence.output_tokens < 1 or -(-slots // self.profile.page_tokens) > self.memory.pages:
             self._outcomes.append(Ended(sequence.id, self._now, 0))
             return
         blocked = self._waiting or not self._budget or len(self._running) >= self.profile.max_sequences
         self._waiting[run.id] = run
-        if self._leap and blocked:
-            return  # it could not join before the leap's end anyway
-        if self._leap == 1 and self._at < self._now:
-            return
-        self._interrupt()
+        leap = self._leap
+        # A leap that it could not join before its end anyway, or that ends with the step in progress, need not be broken.
+        if not leap.steps or not (blocked or (leap.steps == 1 and leap.at < self._now)):
+            self._interrupt()
 
     def cancel(self, id: int, now: float) -> bool:
         """Forget a sequence and free what it holds. False when it had ended, or was never there."""
@@ -103,7 +94,7 @@ class Engine:
             del self._waiting[id]
             if run.done:
                 self._stalled -= 1
-                self._stream_s += self._past_s()
+                self._stream_s += self._leap.past_s(self._now)
             if was_head:
                 self._interrupt()
             return True
@@ -112,7 +103,7 @@ class Engine:
             return False
         self._break_leap()
         if run.emitted(self._steps):
-            self._stream_s += self._past_s()
+            self._stream_s += self._leap.past_s(self._now)
         self._remove(run)
         self._interrupt()
         return True
@@ -128,9 +119,9 @@ class Engine:
     @property
     def deadline(self) -> float:
         """When to advance next if nothing else is submitted: an outcome or another change of the batch; inf when idle."""
-        return self._outcomes[0].at if self._outcomes else self._end
+        return self._outcomes[0].at if self._outcomes else self._leap.end
 
-    # What drivers look at.
+    # What drivers look at. `now` is not before the last call's.
 
     @property
     def running(self) -> int:
@@ -143,16 +134,16 @@ class Engine:
     @property
     def kv_used_tokens(self) -> int:
         """KV memory held by running sequences, in whole pages; blocks that only the cache keeps do not count."""
-        used = self.memory.pages - self.memory.available + self._growth(self._done(self._now))
-        return used * self.profile.page_tokens
+        taken = self._decoding.pages(self._steps, self._leap.done(self._now))
+        return (self.memory.pages - self.memory.available + taken) * self.profile.page_tokens
 
     def steps(self, now: float) -> int:
-        """Steps done by `now`, which is not before the last call's."""
-        return self._steps + self._done(now)
+        """Steps done by `now`."""
+        return self._steps + self._leap.done(now)
 
     def step_deadline(self, now: float) -> float:
         """When the step in progress at `now` ends, that is, when decoding sequences get their next token; inf when idle."""
-        return self._time(self._done(now) + 1) if self._leap else inf
+        return self._leap.time(self._leap.done(now) + 1) if self._leap.steps else inf
 
     def emitted(self, id: int, now: float) -> int:
         """Tokens of a living sequence that are out by `now`; 0 for an unknown one."""
@@ -166,169 +157,125 @@ class Engine:
 
     def progress(self, now: float) -> tuple[int, float]:
         """Since the beginning: tokens out after first ones, and the seconds that sequences spent after their first token."""
-        done = self._done(now)
-        streaming = self._decoding + self._stalled
-        past_s = max(0.0, now - self._at) if self._leap else 0.0
-        return self._tokens + done * self._decoding, self._stream_s + past_s * streaming
+        decoding, leap = self._decoding.count, self._leap
+        return self._tokens + leap.done(now) * decoding, self._stream_s + leap.past_s(now) * (decoding + self._stalled)
 
     def busy_s(self, now: float) -> float:
         """Seconds spent computing."""
-        return self._busy_s + (max(0.0, now - self._at) if self._leap else 0.0)
+        return self._busy_s + self._leap.past_s(now)
 
-    # Time.
-
-    def _past_s(self) -> float:
-        """Seconds since the leap's beginning."""
-        return self._now - self._at if self._leap else 0.0
-
-    def _time(self, steps: int) -> float:
-        """When the leap's first `steps` steps are done."""
-        if steps == self._leap:
-            return self._end
-        return self._at + steps * self._first_s + self._slope_s * (steps * (steps - 1) // 2)
-
-    def _done(self, now: float) -> int:
-        """Steps of the leap that are done by `now`; the last one is done only once `_run` says so."""
-        last = self._leap - 1
-        if last <= 0 or now < self._at + self._first_s:
-            return 0
-        past, first, slope = now - self._at, self._first_s, self._slope_s
-        if slope > 0.0:  # solve slope/2 * k^2 + (first - slope/2) * k = past
-            half = first - slope / 2
-            steps = int(2 * past / (half + sqrt(half * half + 2 * slope * past)))
-        else:
-            steps = int(past / first)
-        steps = min(max(steps, 0), last)
-        while steps < last and self._time(steps + 1) <= now:
-            steps += 1
-        while steps and self._time(steps) > now:
-            steps -= 1
-        return steps
+    # Through time.
 
     def _run(self, now: float) -> None:
         if now > self._now:
             self._now = now
-        while self._end <= now:
-            self._pass(self._leap)
+        leap = self._leap
+        while leap.end <= now:
+            self._pass(leap.steps)
             self._settle()
             self._plan()
 
     def _pass(self, steps: int) -> None:
         """Do the first `steps` steps of the leap; what its last step completes is for `_settle`."""
-        after = self._time(steps)
-        lasted = after - self._at
-        decoding = self._decoding
-        if decoding:
-            self.memory.grow(self._growth(steps))
-            self._context += decoding * steps
-            self._tokens += decoding * steps
-            self.itl.add_series(self._first_s, self._slope_s, steps, decoding)
-        self._stream_s += (decoding + self._stalled) * lasted
-        self._busy_s += lasted
+        leap, decoding = self._leap, self._decoding
+        count, began = decoding.count, leap.at
+        if count:
+            self.memory.grow(decoding.pages(self._steps, steps))
+            decoding.context += count * steps
+            self._tokens += count * steps
+            self.itl.add_series(leap.first_s, leap.slope_s, steps, count)
         for run, take in self._chunks:
             before = run.total - run.left
             run.left -= take * steps
             self.memory.computed(run, before)
-        self._at = after
+        leap.drop(steps)
         self._steps += steps
-        self._leap -= steps
-        self._first_s += self._slope_s * steps
+        self._stream_s += (count + self._stalled) * (leap.at - began)
+        self._busy_s += leap.at - began
 
     def _break_leap(self) -> None:
-        """Leave of the leap only the step in progress, which keeps its end; at a boundary leave nothing."""
-        done = self._done(self._now)
+        """Leave of the leap only the step in progress, which keeps its end; at a boundary the step to come."""
+        done = self._leap.done(self._now)
         if done:
             self._pass(done)
-        if self._leap > 1:
-            self._leap = 1
-            self._end = self._at + self._first_s
+        self._leap.stop()
 
     def _interrupt(self) -> None:
-        """The batch may change at the next boundary: plan anew if that is now, else end the leap with the step in progress."""
+        """The batch may change at the next boundary: plan anew if that is now, else let the step in progress be the leap's last."""
         self._break_leap()
-        if not self._leap:
-            self._at = max(self._at, self._now)
+        leap = self._leap
+        if not leap.steps:
+            leap.at = max(leap.at, self._now)
             self._plan()
-        elif self._now <= self._at:
+        elif self._now <= leap.at:
             self._plan()
 
     # What a boundary between steps brings.
 
     def _settle(self) -> None:
         """Runs whose last token came out end; runs whose prefill is complete show a token."""
-        steps, finishes = self._steps, self._finishes
-        while finishes and finishes[0][0] <= steps:
-            run = heappop(finishes)[2]
-            if not run.gone:
-                self._end_run(run)
+        for run in self._decoding.ended(self._steps):
+            self._end(run)
         if self._chunks:
-            complete = [run for run, _ in self._chunks if run.left == 0]
             self._prefilling = [run for run in self._prefilling if run.left]
-            for run in complete:
-                self._show(run)
+            for run, _ in self._chunks:
+                if run.left == 0:
+                    self._show(run)
 
     def _show(self, run: Run) -> None:
         """A prefill is complete, and with it a token: the sequence's first, unless the run was preempted."""
         run.began = self._steps
+        at = self._leap.at
         if run.done:
             self._stalled -= 1
             self._tokens += 1
-            self.itl.add(self._at - run.last_at)
+            self.itl.add(at - run.last_at)
         else:
             self.hit_tokens += run.cached
             self.prompt_tokens += run.sequence.prompt_tokens
-            self._outcomes.append(Started(run.id, self._at, run.cached))
-        self._decoding += 1
-        self._context += run.total + 1
-        self._phase[(run.began + 1 - run.total) % self.profile.page_tokens] += 1
-        finish = self._steps + run.sequence.output_tokens - run.done - 1
-        if finish == self._steps:
-            self._end_run(run)
-        else:
-            heappush(self._finishes, (finish, run.serial, run))
+            self._outcomes.append(Started(run.id, at, run.cached))
+        end = self._steps + run.sequence.output_tokens - run.done - 1
+        self._decoding.add(run, end)
+        if end == self._steps:
+            self._end(run)
 
-    def _end_run(self, run: Run) -> None:
+    def _end(self, run: Run) -> None:
         self._remove(run)
-        self._outcomes.append(Ended(run.id, self._at, run.sequence.output_tokens))
+        self._outcomes.append(Ended(run.id, self._leap.at, run.sequence.output_tokens))
 
     def _remove(self, run: Run) -> None:
         """Take a run out of the batch, with all it holds."""
         run.gone = True
         del self._running[run.id]
         self.memory.release(run, run.slots(self._steps))
-        if run.began < 0:
-            self._prefilling.remove(run)
-            self._chunks = [chunk for chunk in self._chunks if chunk[0] is not run]
-            self._stalled -= run.done > 0
+        if run.began >= 0:
+            self._decoding.remove(run, self._steps)
             return
-        self._decoding -= 1
-        self._context -= run.total + 1 + self._steps - run.began
-        self._phase[(run.began + 1 - run.total) % self.profile.page_tokens] -= 1
+        self._prefilling.remove(run)
+        self._chunks = [chunk for chunk in self._chunks if chunk[0] is not run]
+        self._stalled -= run.done > 0
 
     # Planning.
 
     def _plan(self) -> None:
         """Choose the next step's batch, and for how many steps it stays the same."""
         self._preempt_for_room()
-        profile = self.profile
         self._fill()
         steps = self._steps_alike()
         if not steps:
-            self._leap, self._end = 0, inf
+            self._leap.clear()
             return
+        profile, decoding = self.profile, self._decoding
         prefill = profile.chunk_tokens - self._budget
-        self._first_s = profile.c0_s + profile.c1_s * self._decoding + profile.c2_s * self._context + profile.c3_s * prefill
-        self._slope_s = profile.c2_s * self._decoding
-        self._leap = steps
-        self._end = self._at + steps * self._first_s + self._slope_s * (steps * (steps - 1) // 2)
+        first_s = profile.c0_s + profile.c1_s * decoding.count + profile.c2_s * decoding.context + profile.c3_s * prefill
+        self._leap.plan(steps, first_s, profile.c2_s * decoding.count)
 
     def _preempt_for_room(self) -> None:
         """The newest runs give way until every decoding run can take its next token's page."""
-        index = (self._steps + 1) % self.profile.page_tokens
-        while self._phase[index] > self.memory.available:
+        while self._decoding.next_pages(self._steps) > self.memory.available:
             run = next(reversed(self._running.values()))
             emitted = run.emitted(self._steps)
-            last_at = run.last_at if run.began < 0 else self._at
+            last_at = run.last_at if run.began < 0 else self._leap.at
             self._remove(run)
             self._stalled += emitted > 0
             self._waiting[run.id] = Run(run.sequence, run.serial, emitted, last_at)
@@ -338,65 +285,38 @@ class Engine:
 
     def _fill(self) -> None:
         """Share the step's prefill budget, first among those that prefill already, then among waiting ones that fit."""
-        budget = self.profile.chunk_tokens
-        chunks = []
+        budget, chunks = self.profile.chunk_tokens, []
         for run in self._prefilling:
             take = run.left if run.left < budget else budget
             chunks.append((run, take))
             budget -= take
-        waiting = self._waiting
-        if waiting and budget and self._shut != self._steps:
-            reserve = self._phase[(self._steps + 1) % self.profile.page_tokens]
-            while waiting and budget and len(self._running) < self.profile.max_sequences:
-                run = next(iter(waiting.values()))
-                if not self.memory.admit(run, max(reserve, self._watermark) if self._running else 0):
-                    break
-                del waiting[run.id]
-                self._running[run.id] = run
-                self._prefilling.append(run)
-                take = run.left if run.left < budget else budget
-                chunks.append((run, take))
+        if self._waiting and budget and self._shut != self._steps:
+            reserve = max(self._decoding.next_pages(self._steps), self._watermark)
+            while budget and (admitted := self._admit(reserve)):
+                take = admitted.left if admitted.left < budget else budget
+                chunks.append((admitted, take))
                 budget -= take
         self._chunks, self._budget = chunks, budget
 
+    def _admit(self, reserve: int) -> Run | None:
+        """Let the first waiting run in if it fits, `reserve` pages kept while others run."""
+        if not self._waiting or len(self._running) >= self.profile.max_sequences:
+            return None
+        run = next(iter(self._waiting.values()))
+        if not self.memory.admit(run, reserve if self._running else 0):
+            return None
+        del self._waiting[run.id]
+        self._running[run.id] = run
+        self._prefilling.append(run)
+        return run
+
     def _steps_alike(self) -> int:
         """Steps until a run ends, a prefill completes or starts, or pages run out; 0 when there is nothing to do."""
-        steps, finishes = 0, self._finishes
-        while finishes and finishes[0][2].gone:
-            heappop(finishes)
-        if finishes:
-            steps = finishes[0][0] - self._steps
+        steps = self._decoding.steps_to_end(self._steps)
         if self._chunks:
             run, take = self._chunks[0]
-            whole = -(-run.left // take) - 1 if len(self._chunks) == 1 and not self._budget else 1
-            steps = min(steps or _FAR, max(1, whole))
+            whole = -(-run.left // take) - 1  # steps that one long prefill fills alone, without its last
+            steps = 1 if self._budget or len(self._chunks) > 1 or whole < 1 else min(steps or whole, whole)
         if self._waiting and self._shut == self._steps:
             return min(steps, 1)
-        if self._decoding and self._decoding * (steps // self.profile.page_tokens + 1) > self.memory.available:
-            steps = self._steps_with_room(steps)
-        return steps
-
-    def _growth(self, steps: int) -> int:
-        """Pages that the decoding runs take in the next `steps` steps."""
-        if not steps or not self._decoding:
-            return 0
-        phase, size = self._phase, self.profile.page_tokens
-        if steps == 1:
-            return phase[(self._steps + 1) % size]
-        cycles, rest = divmod(steps, size)
-        start = self._steps + 1
-        return cycles * self._decoding + sum(phase[step % size] for step in range(start, start + rest))
-
-    def _steps_with_room(self, steps: int) -> int:
-        """At most `steps`, and as many as the available pages allow; at least one, see `_preempt_for_room`."""
-        size, available = self.profile.page_tokens, self.memory.available
-        cycles = available // self._decoding
-        fit, left = cycles * size, available - cycles * self._decoding
-        while fit < steps and self._phase[(self._steps + fit + 1) % size] <= left:
-            left -= self._phase[(self._steps + fit + 1) % size]
-            fit += 1
-        return min(steps, fit)
-
-    def _next_serial(self) -> int:
-        self._serial += 1
-        return self._serial
+        return self._decoding.steps_with_room(self._steps, steps, self.memory.available)
