@@ -122,9 +122,12 @@ def sglang_router(folder: Path, port: int, metrics_port: int, ports: list[int]) 
 @contextmanager
 def peers(folder: Path, ports: list[int], notes: list[str]) -> Iterator[list[Peer]]:
     """The proxies, started and warm; what cannot start is noted and left out."""
-    proxied, served, admin, routed, metrics = free_ports(5)
+    proxied, relayed, served, admin, routed, metrics = free_ports(6)
     with ExitStack() as stack:
         started = [Peer("nginx", proxied, stack.enter_context(proxy(folder, proxied, ports)).listening(proxied))]
+        urls = [f"http://127.0.0.1:{port}" for port in ports]
+        relay = Process((sys.executable, str(Path(__file__).with_name("relay.py")), str(relayed), *urls), folder / "relay.log")
+        started.append(Peer("penstock's HTTP alone", relayed, stack.enter_context(relay).listening(relayed)))
         try:
             started.append(Peer("penstock", served, stack.enter_context(gateway(folder, served, admin, ports)).listening(served)))
         except CannotStart as error:

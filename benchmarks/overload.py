@@ -54,7 +54,12 @@ def rows(found: Json, loaded: Json, before_mb: float, after_mb: float) -> list[R
     without = refused - round(refused * (loaded["refusals"]["with_retry_after"] or 0.0))
     waits = loaded["refusals"]["retry_after_s"]
     return [
-        Row("overload: capacity found", capacity, "requests/s", note=f"{len(found['steps'])} steps of {STEP_S} s, goodput >= 0.95"),
+        Row(
+            "overload: capacity found",
+            capacity,
+            "requests/s",
+            note=f"{len(found['steps'])} steps of {STEP_S} s and longer, goodput >= 0.95",
+        ),
         Row("overload: good answers at 3x / capacity", loaded["good_per_s"] / capacity, "", at_least=0.85),
         Row("overload: refused", refused / loaded["requests"], "of calls", note=f"Retry-After {waits['min']} to {waits['max']} s"),
         Row("overload: refusals without Retry-After", without, "", at_most=0),
