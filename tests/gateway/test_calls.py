@@ -354,7 +354,7 @@ def test_a_freed_slot_goes_to_who_waits() -> None:
     async def test() -> None:
         async with world(behave, max_running=1) as w:
             answers = [asyncio.ensure_future(ask(w.port, BODY)) for _ in range(5)]
-            await until(lambda: len(w.gateway.driver.calls) == 5)
+            await until(lambda: len(w.gateway.driver.calls) == 5 and w.asked)
             assert len(w.asked) == 1
             gate.set()
             assert [got.status for got in await asyncio.gather(*answers)] == [200] * 5
