@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import sys
 from collections.abc import Callable, Sequence
 
 from penstock.supervisor.ready import ready
@@ -82,4 +84,6 @@ class _Printer:
         try:
             print(f"{name:<{self._width}} | {line}", flush=True)
         except OSError:
-            self._closed.set()  # nobody reads us any more
+            # Nobody reads us any more; what is still buffered must not fail again when the process ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            self._closed.set()
