@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from array import array
@@ -19,7 +20,9 @@ import openai
 import pytest
 from tests.engine.serving import call, chat, client, metrics, on_engine, request, until
 
-from penstock.engine.server import Engines
+from penstock import __version__
+from penstock.engine.server import Engines, Options
+from penstock.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -199,20 +202,29 @@ def test_metrics_count_what_was_served() -> None:
     on_engine(test)
 
 
-def test_a_slow_reader_gets_every_token_in_the_end() -> None:
+async def slow_reader(engines: Engines, **asked: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A caller that takes little before it is read from."""
+    plug = socket.socket()
+    plug.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    plug.connect(("127.0.0.1", engines.ports[0]))
+    plug.setblocking(False)
+    reader, writer = await asyncio.open_connection(sock=plug, limit=4_096)
+    writer.write(request("POST", "/v1/chat/completions", chat(ignore_eos=True, stream=True, **asked)))
+    return reader, writer
+
+
+@pytest.mark.parametrize(("tokens", "choices", "wait_for"), [(30_000, 1, 30_000), (60_000, 2, 70_000)])
+def test_a_slow_reader_gets_every_token_in_the_end(tokens: int, choices: int, wait_for: int) -> None:
     async def test(engines: Engines) -> None:
-        asked = request("POST", "/v1/chat/completions", chat(max_tokens=30_000, ignore_eos=True, stream=True))
-        reader, writer = await asyncio.open_connection("127.0.0.1", engines.ports[0], limit=4_096)
-        writer.write(asked)
+        reader, writer = await slow_reader(engines, max_tokens=tokens, n=choices)
 
-        async def over() -> bool:
-            found = await metrics(engines)
-            return found['vllm:request_success_total{finished_reason="length",}'] == 1
+        async def behind() -> bool:
+            return (await metrics(engines))["vllm:generation_tokens_total"] >= wait_for
 
-        await until(over)
+        await until(behind)
         body = await reader.read()
         writer.close()
-        assert body.count(b"data: ") == 30_000 + 3
+        assert body.count(b"data: ") == choices * (tokens + 2) + 1
         assert body.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
 
     on_engine(test, speed=1_000.0)
@@ -284,6 +296,58 @@ def test_a_cut_breaks_off_after_so_many_tokens_and_frees_the_slot() -> None:
     on_engine(test)
 
 
+def test_a_stalled_call_whose_caller_leaves_never_reaches_the_engine() -> None:
+    async def test(engines: Engines) -> None:
+        await call(engines, "POST", "/faults", {"stall_s": 0.05, "count": 1})
+        _, writer = await asyncio.open_connection("127.0.0.1", engines.ports[0])
+        writer.write(request("POST", "/v1/chat/completions", chat(max_tokens=1)))
+
+        async def stalled() -> bool:
+            _, body = await call(engines, "GET", "/faults")
+            return bool(json.loads(body)["count"] == 0)
+
+        await until(stalled)
+        writer.close()
+        await asyncio.sleep(0.1)  # nothing tells of what does not happen
+        assert (await metrics(engines))["vllm:prompt_tokens_total"] == 0
+
+    on_engine(test)
+
+
+def test_the_small_routes_answer() -> None:
+    async def test(engines: Engines) -> None:
+        assert await call(engines, "GET", "/health") == (200, b"")
+        assert await call(engines, "GET", "/ping") == (200, b"")
+        _, body = await call(engines, "GET", "/version")
+        assert json.loads(body) == {"version": __version__}
+        too_long = {"model": "deepseek-v3", "input": "word " * 500_000}
+        assert (await call(engines, "POST", "/v1/embeddings", too_long))[0] == 400
+        await call(engines, "POST", "/faults", {"status": 500})
+        assert (await call(engines, "POST", "/v1/embeddings", {"model": "deepseek-v3", "input": "a"}))[0] == 500
+
+    on_engine(test)
+
+
+def test_a_caller_of_embeddings_that_leaves_is_forgotten() -> None:
+    async def test(engines: Engines) -> None:
+        _, writer = await asyncio.open_connection("127.0.0.1", engines.ports[0])
+        writer.write(request("POST", "/v1/embeddings", {"model": "deepseek-v3", "input": "word " * 300_000}))
+        engine = engines.nodes[0].engine
+
+        async def busy() -> bool:
+            return engine.running == 1
+
+        async def idle() -> bool:
+            return engine.running == 0
+
+        await until(busy)
+        writer.close()
+        await until(idle)
+        assert engine.prompt_tokens == 0
+
+    on_engine(test, speed=1.0)
+
+
 def test_a_stall_delays_a_call_and_slow_stretches_every_step() -> None:
     async def test(engines: Engines) -> None:
         async def seconds(**asked: Any) -> float:
@@ -297,6 +361,19 @@ def test_a_stall_delays_a_call_and_slow_stretches_every_step() -> None:
         assert await seconds(max_tokens=10) >= 10 * 0.006 * 100 / 20
         _, body = await call(engines, "GET", "/faults")
         assert json.loads(body) == {"slow": 100.0}
+
+    on_engine(test)
+
+
+def test_a_port_that_is_taken_closes_those_opened_before() -> None:
+    async def test(engines: Engines) -> None:
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", 0))
+            taken = other.getsockname()[1]
+            more = Engines(Options(nodes=2, port=taken - 1))
+            with pytest.raises(ConfigError, match=rf"cannot listen on 127.0.0.1:({taken}|{taken - 1}): Address already in use"):
+                await more.open()
+        assert more.ports == []
 
     on_engine(test)
 

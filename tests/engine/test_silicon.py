@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.engine.fit import Point, errors, fit, profile, read, report
+from penstock.engine.fit import Point, errors, fit, main, profile, read, report
 
 
 @pytest.fixture(scope="module")
@@ -36,3 +36,8 @@ def test_a_fit_finds_the_constants_that_made_the_points() -> None:
     assert fit(made) == pytest.approx(truth, rel=1e-6)
     assert min(fit(made[:1])) >= 0.0
     assert profile(truth).c3_s == truth[3]
+
+
+def test_the_command_prints_both_halves(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main([str(data / "silicon_sample.csv.gz"), "deepseek-ai/DeepSeek-V3"])
+    assert capsys.readouterr().out.count("mean absolute error: TPOT") == 2

@@ -109,7 +109,7 @@ class Answer:
         self._id = id.encode()
         self.cut_after: int | None = None
         """A fault: tokens after which the connection is cut."""
-        self.on_cut: Callable[[], object] | None = None
+        self.on_cut: Callable[[], object] = bool
         self.started = False
         self.cached = 0
         kind = b"chat.completion.chunk" if chat else b"text_completion"
@@ -157,8 +157,7 @@ class Answer:
         if self.started:
             self.caller.send(b"".join([choice.events(min(choice.out, self.cut_after or 0)) for choice in self.choices]))
         self.caller.abort()
-        if self.on_cut is not None:
-            self.on_cut()
+        self.on_cut()
 
     def resume(self) -> None:
         """The caller reads again: write what it missed."""

@@ -131,14 +131,14 @@ def profile(constants: tuple[float, float, float, float], chunk_tokens: int = 8_
     return Profile(name="fit", source="fit", c0_s=c0, c1_s=c1, c2_s=c2, c3_s=c3, kv_tokens=10_000_000, chunk_tokens=chunk_tokens)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Fit c0..c3 to half of the points, play the other half.")
     parser.add_argument("file")
     parser.add_argument("models", nargs="*", default=MODELS)
     parser.add_argument("--system", default="h200_sxm")
     parser.add_argument("--backend", default="sglang")
     parser.add_argument("--tp", default="8")
-    asked = parser.parse_args()
+    asked = parser.parse_args(arguments)
     measured = read(asked.file, asked.models, asked.system, asked.backend, asked.tp)
     for train, test in ((measured[::2], measured[1::2]), (measured[1::2], measured[::2])):
         print(report(train, test))

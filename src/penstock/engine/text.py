@@ -5,9 +5,8 @@ Law: pure. A token is one word with the space before it; no word needs escaping 
 
 from __future__ import annotations
 
-from array import array
 from math import log, sqrt
-from sys import byteorder
+from struct import pack
 
 from xxhash import xxh3_64_intdigest
 
@@ -71,7 +70,4 @@ def embedding(text: bytes, dimensions: int) -> list[float]:
 
 def float32(vector: list[float]) -> bytes:
     """Little-endian 32-bit floats, as OpenAI's base64 encoding has them."""
-    packed = array("f", vector)
-    if byteorder == "big":
-        packed.byteswap()
-    return packed.tobytes()
+    return pack(f"<{len(vector)}f", *vector)
