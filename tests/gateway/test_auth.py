@@ -67,7 +67,7 @@ def test_the_table_holds_no_key_and_differs_between_processes() -> None:
     assert sha256(SECRET.encode()).digest() not in first._table
 
 
-@pytest.mark.parametrize("text", ["sk-canary-1f6a", ":sk-canary-1f6a", "desk:", "a:b,sk-canary-1f6a"])
+@pytest.mark.parametrize("text", ["sk-canary-1f6a", ":sk-canary-1f6a", "desk:", "a:b,sk-canary-1f6a", "a b:sk-canary-1f6a"])
 def test_a_malformed_environment_is_an_error_that_does_not_repeat_it(text: str) -> None:
     with pytest.raises(ConfigError, match="PENSTOCK_KEYS") as error:
         keyring(Config(), {"PENSTOCK_KEYS": text})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -102,8 +103,8 @@ def stream_then(*pieces: bytes, then: Behave = die) -> Behave:
 class Engine:
     """Listens; answers /health, /v1/models and /metrics, and calls as `behave` does."""
 
-    def __init__(self, name: str, behave: Behave) -> None:
-        self.name, self.behave = name, behave
+    def __init__(self, name: str, behave: Behave, tls: ssl.SSLContext | None = None) -> None:
+        self.name, self.behave, self.tls = name, behave, tls
         self.asked: list[Asked] = []
         """Calls, probes left out."""
         self.open = 0
@@ -119,7 +120,7 @@ class Engine:
     async def start(self) -> None:
         sock = socket.create_server(("127.0.0.1", self.port))
         self.port = sock.getsockname()[1]
-        self._server = await asyncio.start_server(self._connected, sock=sock)
+        self._server = await asyncio.start_server(self._connected, sock=sock, ssl=self.tls)
 
     async def stop(self) -> None:
         if self._server is not None:
@@ -222,11 +223,12 @@ class Answer(msgspec.Struct):
 class Caller:
     """One connection to the gateway."""
 
-    def __init__(self, port: int) -> None:
-        self.port = port
+    def __init__(self, port: int, tls: ssl.SSLContext | None = None) -> None:
+        self.port, self.tls = port, tls
 
     async def __aenter__(self) -> Caller:
-        self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port)
+        name = "localhost" if self.tls else None
+        self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=self.tls, server_hostname=name)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -305,11 +307,14 @@ class World:
 
 
 @asynccontextmanager
-async def world(*behaviours: Behave, config: Config | None = None, journal: Path | None = None, **node: Any) -> AsyncIterator[World]:
-    engines = [Engine(f"n{index}", behave) for index, behave in enumerate(behaviours or (answer,))]
+async def world(
+    *behaviours: Behave, config: Config | None = None, journal: Path | None = None, tls: ssl.SSLContext | None = None, **node: Any
+) -> AsyncIterator[World]:
+    engines = [Engine(f"n{index}", behave, tls) for index, behave in enumerate(behaviours or (answer,))]
     for engine in engines:
         await engine.start()
-    nodes = tuple(Node(name=engine.name, url=f"http://127.0.0.1:{engine.port}", **({"models": (MODEL,)} | node)) for engine in engines)
+    scheme = "https" if tls else "http"
+    nodes = tuple(Node(name=engine.name, url=f"{scheme}://127.0.0.1:{engine.port}", **({"models": (MODEL,)} | node)) for engine in engines)
     given = config or Config()
     listen = msgspec.structs.replace(given.listen, port=0)
     gateway = Gateway(msgspec.structs.replace(given, nodes=nodes, listen=listen, admin=Listen(port=0)), journal, seed=1)

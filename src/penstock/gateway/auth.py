@@ -7,6 +7,7 @@ table nor a timing tells a key. A missing, a malformed, an unknown and a revoked
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from hashlib import sha256
 from hmac import compare_digest
@@ -30,6 +31,7 @@ class Tenant(msgspec.Struct, frozen=True, gc=False):
     max_priority: int = 5
 
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _NOBODY = (b"\0" * 32, None)
 LOCAL = Tenant("", 0)
 """Everybody, where no keys are configured."""
@@ -116,7 +118,7 @@ def _pairs(text: str) -> list[tuple[str, str]]:
     pairs = []
     for index, item in enumerate(part for part in text.split(",") if part.strip()):
         name, colon, key = item.strip().partition(":")
-        if not (name and colon and key):
+        if not (_NAME.fullmatch(name) and colon and key):
             raise ConfigError(f"entry {index + 1} is not of the form tenant:key", key=ENVIRONMENT)
         pairs.append((name, key))
     return pairs
