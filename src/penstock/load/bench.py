@@ -23,6 +23,7 @@ LATE_S = 0.05
 """A generator whose 99th percentile of late sends is above this measures itself, not the server."""
 _WARM_UP_S = 2.0
 _SETTLE_S = 0.5
+_CLOSING_TURNS = 200
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,8 +91,17 @@ async def bench(target: Target, plan: Plan, watch: Watch) -> Json:
         finally:
             loop.remove_signal_handler(signal.SIGINT)
     finally:
-        upstream.close()
+        await _close(upstream)
     return {"url": target.origin, "model": model, **result, "interrupted": watch.interrupted()}
+
+
+async def _close(upstream: Upstream) -> None:
+    """Closes the pool and lets its connections go, which takes the loop another turn or two."""
+    upstream.close()
+    for _ in range(_CLOSING_TURNS):
+        if not upstream.connections:
+            break
+        await asyncio.sleep(0.001)
 
 
 class _Load:
