@@ -138,6 +138,8 @@ class Engine:
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        # A task that is cancelled before its first step runs no `finally` of its own.
+        task.add_done_callback(lambda _: writer.transport.abort())
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -149,8 +151,6 @@ class Engine:
                     await self._call(asked, reader)
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
-        finally:
-            writer.transport.abort()
 
     async def _call(self, asked: Asked, reader: asyncio.StreamReader) -> None:
         self.asked.append(asked)

@@ -341,7 +341,7 @@ class Core:
         if node is None:
             return None
         node.reported, node.reported_at = event.signals, now
-        if node.state != "up":
+        if node.state == "lost":
             node.state = "up"
             node.breaker.reopens = min(node.breaker.reopens, now)
         node.watch()

@@ -12,6 +12,7 @@ from penstock.config import Limits
 from penstock.errors import ConfigError
 from penstock.facts import Failure
 from penstock.http1.line import Line
+from penstock.http1.outbox import Outbox
 from penstock.http1.tls import client_context
 
 _SWEEP_MAX_S = 1.0
@@ -100,6 +101,7 @@ class Upstream:
         self._name = sni or self._host
         self._tls = _context(url, ca) if secure else None
         self._loop = loop or asyncio.get_running_loop()
+        self.outbox = Outbox(self._loop)
         self._idle: list[Line] = []
         self._lines: set[Line] = set()
         self._dials: set[asyncio.Task[None]] = set()

@@ -8,6 +8,7 @@ LINGER: done; we read and drop until the caller closes, because closing on unrea
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from penstock.errors import CallError
@@ -85,7 +86,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport = cast(asyncio.Transport, transport)
-        self.write = transport.write
+        self.write = partial(self.server.outbox.put, transport)
         name = transport.get_extra_info("peername")
         self.peer = name[0] if isinstance(name, tuple) else ""
         sockets.tune(transport)
@@ -107,6 +108,7 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """A caller that closes its half is taken to have left; the transport then closes."""
+        self.server.outbox.flush()
         self._leave()
         return False
 
@@ -301,6 +303,7 @@ class Connection(asyncio.Protocol):
     def _shut(self) -> None:
         """Close behind what was written; in stages when bytes came that were not read (RFC 9112, 9.6)."""
         transport = self.transport
+        self.server.outbox.flush()
         reading, self._reading = self._reading, True
         stages = (self._excess or self._at < len(self._buffer) or not reading) and transport.can_write_eof()
         self._drop()

@@ -81,10 +81,11 @@ class Line(asyncio.Protocol):
                 # An equal head may have come with a body, for another method.
                 self._head = heads.NO_ANSWER
             bare = head.startswith((b"GET ", b"HEAD "))
-            self.transport.write(head + (b"\r\n" if bare else b"content-length: 0\r\n\r\n"))
+            self.upstream.outbox.put(self.transport, head + (b"\r\n" if bare else b"content-length: 0\r\n\r\n"))
         elif len(body) < _JOINED_BYTES:
-            self.transport.write(b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body))
+            self.upstream.outbox.put(self.transport, b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body))
         else:
+            self.upstream.outbox.flush()
             self.transport.writelines((b"%bcontent-length: %d\r\n\r\n" % (head, len(body)), body))
 
     def drop(self) -> None:

@@ -13,6 +13,7 @@ from http import HTTPStatus
 from penstock.config import Limits
 from penstock.http1.connection import Connection
 from penstock.http1.exchange import Exchange
+from penstock.http1.outbox import Outbox
 
 _BACKLOG = 4_096
 _SWEEP_MAX_S = 1.0
@@ -66,6 +67,7 @@ class Server:
         self.refusals: Counter[str] = Counter()
         """Requests that never reached the application, by error code."""
         self._date = date
+        self.outbox = Outbox()
         self._connections: set[Connection] = set()
         self._listeners: list[asyncio.AbstractServer] = []
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -90,6 +92,7 @@ class Server:
         """Accept connections on host:port, or on a bound socket; the port. May be called several times. Raises OSError."""
         loop = self._loop = asyncio.get_running_loop()
         if self._timer is None:
+            self.outbox = Outbox(loop)
             self._sweep()
         handshake = self.limits.header_s if ssl else None
         shutdown = _TLS_SHUTDOWN_S if ssl else None
