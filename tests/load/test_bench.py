@@ -181,7 +181,7 @@ def test_interrupt_prints_what_was_seen() -> None:
     async def run() -> Json:
         async with Engine(lambda index, body: answer(2, 0.0 if index < 5 else 60.0, 0.0)) as engine:
             task = asyncio.create_task(bench(Target(engine.url, None), Plan(slo=Slo(), shape=SHAPE, rate=50.0, duration_s=600.0), watch))
-            while engine.running < 3 or watch.run is None or watch.run.tally.ended < 5:
+            while not task.done() and (engine.running < 3 or watch.run is None or watch.run.tally.ended < 5):
                 await asyncio.sleep(0.005)
             watch.interrupt()
             return await asyncio.wait_for(task, 5)

@@ -38,9 +38,10 @@ async def command(*options: str, when: Callable[[], bool] | None = None) -> Ende
         env=os.environ | {"PYTHONPATH": str(SOURCES)},
     )
     if when is not None:
-        while not when():
+        while not when() and process.returncode is None:
             await asyncio.sleep(0.01)
-        process.send_signal(signal.SIGINT)
+        if process.returncode is None:
+            process.send_signal(signal.SIGINT)
     out, err = await asyncio.wait_for(process.communicate(), 30)
     assert process.returncode is not None
     return Ended(process.returncode, out.decode(), err.decode())
