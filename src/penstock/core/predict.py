@@ -28,14 +28,23 @@ class Line:
         for i, term in enumerate((1.0, x, x * x, y, x * y)):
             sums[i] = sums[i] * keep + term
         self.n += 1
-        n, sx, sxx, sy, sxy = (seen + known for seen, known in zip(sums, self.prior, strict=True))
+        n, sx, sxx, sy, sxy = self.totals()
         b = (n * sxy - sx * sy) / (n * sxx - sx * sx)
         self.a, self.b = (sy - b * sx) / n, b
+
+    def totals(self) -> tuple[float, float, float, float, float]:
+        """Sums of 1, x, x*x, y, x*y over what was seen and, until it has been outgrown, the prior."""
+        n, sx, sxx, sy, sxy = self.sums
+        known = self.prior
+        trust = 1.0 if self.n < OUTGROWN else 0.02
+        return n + trust * known[0], sx + trust * known[1], sxx + trust * known[2], sy + trust * known[3], sxy + trust * known[4]
 
     def at(self, x: float) -> float:
         return self.a + self.b * x
 
 
+OUTGROWN = 20
+"""Observations after which a prior only keeps a line from being undetermined."""
 GUESS_BASE_S = 0.02
 GUESS_TOKEN_S = 1 / 8_000
 SAME_STEP_S = 0.002
@@ -76,11 +85,11 @@ class Prefill:
         if line.n > 10:
             seconds = min(seconds, OUTLIER * (self.base_s + tokens * self.token_s) + GUESS_BASE_S)
         line.learn(tokens, seconds)
-        n, _, sxx, sy, sxy = (seen + known for seen, known in zip(line.sums, line.prior, strict=True))
+        n, sx, _, sy, _ = line.totals()
         if line.b <= 0:
-            self.base_s, self.token_s = max(sy / n, 0.0), 1e-9
+            self.base_s, self.token_s = sy / n, 1e-9
         elif line.a < 0:
-            self.base_s, self.token_s = 0.0, sxy / sxx
+            self.base_s, self.token_s = 0.0, sy / sx
         else:
             self.base_s, self.token_s = line.a, line.b
 

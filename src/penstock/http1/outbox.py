@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 
-
 GATHERED_BYTES = 65_536
 """More than this is written at once: back-pressure shows only when a transport is given the bytes."""
 
