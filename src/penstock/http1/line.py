@@ -85,8 +85,7 @@ class Line(asyncio.Protocol):
         elif len(body) < _JOINED_BYTES:
             self.upstream.outbox.put(self.transport, b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body))
         else:
-            self.upstream.outbox.flush()
-            self.transport.writelines((b"%bcontent-length: %d\r\n\r\n" % (head, len(body)), body))
+            self.upstream.outbox.put(self.transport, b"%bcontent-length: %d\r\n\r\n" % (head, len(body)), body)
 
     def drop(self) -> None:
         """Nobody wants the answer any more."""

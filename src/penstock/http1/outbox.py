@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 
-GATHERED_BYTES = 65_536
+GATHERED_BYTES = 524_288
 """More than this is written at once: back-pressure shows only when a transport is given the bytes."""
 
 
@@ -21,21 +21,30 @@ class Outbox:
         """Without a loop there are no turns to gather over: every write is made at once."""
         self._loop = loop
         self._size = 0
-        self._waiting: list[tuple[asyncio.WriteTransport, bytes]] = []
+        self._waiting: list[tuple[asyncio.WriteTransport, bytes | tuple[bytes, bytes]]] = []
 
-    def put(self, transport: asyncio.WriteTransport, data: bytes) -> None:
+    def put(self, transport: asyncio.WriteTransport, data: bytes, more: bytes | None = None) -> None:
+        """Write `data`, and `more` behind it without copying both into one."""
         if self._loop is None:
-            transport.write(data)
+            transport.write(data if more is None else data + more)
             return
         if not self._waiting:
             self._loop.call_soon(self.flush)
-        self._waiting.append((transport, data))
-        self._size += len(data)
+        if more is None:
+            self._waiting.append((transport, data))
+            self._size += len(data)
+        else:
+            self._waiting.append((transport, (data, more)))
+            self._size += len(more)
         if self._size > GATHERED_BYTES:
             self.flush()
 
     def flush(self) -> None:
         waiting, self._waiting, self._size = self._waiting, [], 0
         for transport, data in waiting:
-            if not transport.is_closing():
-                transport.write(data)
+            if transport.is_closing():
+                continue
+            if type(data) is tuple:
+                transport.writelines(data)
+            else:
+                transport.write(data)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from msgspec import Meta, Raw
 
 from penstock.config import Limits
 from penstock.errors import CallError
-from penstock.wire.depth import seen
+from penstock.wire.depth import few, seen
 from penstock.wire.fields import ABSENT, EXPECTED, Chat, Completion
 
 Decoded = TypeVar("Decoded")
@@ -23,6 +23,7 @@ TOOLS_BYTES = 524_288
 """Tools, or functions, as JSON: some 130,000 tokens of prompt."""
 BIAS_BYTES = 65_536
 BIASES = 1_024
+FEW = 64
 MESSAGE_BYTES = 8
 """Fewer than any message object takes: `{"a":1},`."""
 
@@ -62,8 +63,12 @@ def check_prompt(name: str, text: bytes, limits: Limits) -> None:
     opening = _OPENING(text)
     if opening is None or (opening[0] == b"[{") != (name == "messages"):
         raise wrong(name)
-    if len(text) > limits.messages * MESSAGE_BYTES and name == "messages" and seen(text, b"{", limits.messages + 1) > limits.messages:
-        _messages(text, limits.messages)
+    most = limits.messages
+    if name != "messages" or len(text) <= most * MESSAGE_BYTES:
+        return
+    # Most long prompts are a few long messages, and then a few searches tell.
+    if few(text, b"{", min(most, FEW)) > min(most, FEW) and seen(text, b"{", most + 1) > most:
+        _messages(text, most)
 
 
 def _messages(text: bytes, most: int) -> None:

@@ -6,7 +6,8 @@ Only containers that hold something count: `[]` at the bottom adds no level. Bot
 from __future__ import annotations
 
 import re
-from itertools import accumulate, count
+from itertools import accumulate
+from itertools import count as naturals
 from operator import sub
 
 import msgspec
@@ -22,12 +23,20 @@ _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 def deeper(text: bytes, limit: int) -> bool:
     """Whether the valid JSON `text` nests deeper than `limit`, or is too large a thicket to tell cheaply."""
-    openers = seen(text, b"{", limit + 1) + seen(text, b"[", limit + 1)
-    if openers <= limit:
+    if few(text, b"{", limit) + few(text, b"[", limit) <= limit:
         return False
     if len(text) < LINES_MAX or sum(seen(text, byte, LINES_MAX) for byte in (b",", b"{", b"[", b"}", b"]")) < LINES_MAX:
         return _indents_past(text, limit)
     return _scans_past(text, limit)
+
+
+def few(text: bytes, byte: bytes, most: int) -> int:
+    """Occurrences of `byte`, counted up to one more than `most`: for bytes that are rare, and then without a copy of the text."""
+    at, count = text.find(byte), 0
+    while at >= 0 and count <= most:
+        count += 1
+        at = text.find(byte, at + 1)
+    return count
 
 
 def seen(text: bytes, byte: bytes, most: int) -> int:
@@ -53,4 +62,4 @@ def _scans_past(text: bytes, limit: int) -> bool:
         return True
     outside = re.sub(rb"\[\s*\]|\{\s*\}", b"", b'"'.join(plain.split(b'"')[::2]))
     steps = outside.translate(_STEPS, _NOT_BRACKETS)
-    return max(map(sub, accumulate(steps), count(1)), default=0) > limit
+    return max(map(sub, accumulate(steps), naturals(1)), default=0) > limit
