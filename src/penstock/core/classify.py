@@ -50,7 +50,7 @@ def glob(attribute: str, pattern: str) -> Test:
 def within(bounds: Range) -> Callable[[float], bool]:
     gt, ge = (-inf if bound is None else bound for bound in (bounds.gt, bounds.ge))
     lt, le = (inf if bound is None else bound for bound in (bounds.lt, bounds.le))
-    return lambda number: gt < number and ge <= number and number < lt and number <= le
+    return lambda number: gt < number < lt and ge <= number <= le
 
 
 def tests(when: When) -> list[Test]:
@@ -75,6 +75,9 @@ class Classifier:
         if self.always is not None:
             return self.always
         for rule, task in self.rules:
-            if all(test(request) for test in rule):
+            for test in rule:
+                if not test(request):
+                    break
+            else:
                 return task
         return DEFAULT

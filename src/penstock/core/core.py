@@ -210,8 +210,8 @@ class Core:
                 node.learn_whole(flight, now)
             self._learn_answer(flight, node, event)
         node.take_back(flight, now)
-        node.breaker.note(Result.SUCCESS if succeeded else Result.NEUTRAL, now, self.knobs)
-        if node.guarded:
+        if node.breaker.count or node.guarded:
+            node.breaker.note(Result.SUCCESS if succeeded else Result.NEUTRAL, now, self.knobs)
             node.watch()
         if node.limit < node.max_running:
             node.limit = min(node.limit + 1 / node.limit, node.max_running)

@@ -10,7 +10,7 @@ from math import inf
 
 from penstock.config import Limits
 from penstock.core import Core
-from penstock.events import Action, Arrived, Cancelled, Event, Failed, Finished, FirstToken, Forward, Progress, Reject, Tick
+from penstock.events import Arrived, Cancelled, Event, Failed, Finished, FirstToken, Forward, Progress, Reject, Tick
 from penstock.facts import Failure, Request, Route
 from penstock.gateway.auth import Tenant
 from penstock.gateway.call import Call
@@ -101,18 +101,15 @@ class Driver:
         if self.journal is not None:
             self.journal.write(now, event, actions)
         for action in actions:
-            self._act(action, now)
-
-    def _act(self, action: Action, now: float) -> None:
-        call = self.calls.get(action.id)
-        if call is None:
-            # Its caller has left; the event that tells the core is waiting its turn, or was this one.
-            return
-        if type(action) is Forward:
-            call.send(self.nodes[action.node], now)
-        elif type(action) is Reject:
-            self._drop(call)
-            call.refuse(action)
+            call = self.calls.get(action.id)
+            if call is None:
+                # Its caller has left; the event that tells the core is waiting its turn, or was this one.
+                continue
+            if type(action) is Forward:
+                call.send(self.nodes[action.node], now)
+            elif type(action) is Reject:
+                self._drop(call)
+                call.refuse(action)
 
     def _arm(self, deadline: float) -> None:
         if self._timer is not None:

@@ -68,18 +68,19 @@ class Ledger:
 
     def observe(self, event: Event, actions: Iterable[Action], now: float) -> None:
         """Book an event and the actions that answered it; `now` is the time the core was given."""
-        if isinstance(event, Arrived):
-            self._arrived(event.request, now)
-        elif isinstance(event, Finished):
-            self._finished(event, now)
-        elif isinstance(event, FirstToken):
-            self._first_token(event.id, now)
-        elif type(event) in self._others:
-            self._others[type(event)](event, now)
+        kind = type(event)
+        if kind is Arrived:
+            self._arrived(event.request, now)  # type: ignore[union-attr]
+        elif kind is Finished:
+            self._finished(event, now)  # type: ignore[arg-type]
+        elif kind is FirstToken:
+            self._first_token(event.id, now)  # type: ignore[union-attr]
+        elif kind in self._others:
+            self._others[kind](event, now)
         for action in actions:
-            if isinstance(action, Forward):
+            if type(action) is Forward:
                 self._forward(action, now)
-            elif isinstance(action, Reject):
+            elif type(action) is Reject:
                 self._reject(action)
 
     def turn_away(self, code: str) -> None:

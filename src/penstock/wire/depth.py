@@ -12,6 +12,8 @@ from operator import sub
 
 import msgspec
 
+SHORT = 1_024
+"""Below it plain counting is quicker than searching."""
 LINES_MAX = 32_768
 """Lines a text may have when indented: at the interpreter's own depth limit that is some 32 MB, for a few milliseconds."""
 NESTS_MAX = STRINGS_MAX = 100_000
@@ -23,7 +25,10 @@ _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 def deeper(text: bytes, limit: int) -> bool:
     """Whether the valid JSON `text` nests deeper than `limit`, or is too large a thicket to tell cheaply."""
-    if few(text, b"{", limit) + few(text, b"[", limit) <= limit:
+    if len(text) < SHORT:
+        if text.count(b"{") + text.count(b"[") <= limit:
+            return False
+    elif few(text, b"{", limit) + few(text, b"[", limit) <= limit:
         return False
     if len(text) < LINES_MAX or sum(seen(text, byte, LINES_MAX) for byte in (b",", b"{", b"[", b"}", b"]")) < LINES_MAX:
         return _indents_past(text, limit)
