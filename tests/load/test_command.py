@@ -111,6 +111,21 @@ def test_refused_connection_is_one_line_and_exit_1() -> None:
     assert len(ended.err.splitlines()) == 1
 
 
+def test_search_ends_when_the_server_is_gone() -> None:
+    async def run() -> Ended:
+        async with Engine(lambda index, body: answer(1, 0.0, 0.0)) as engine:
+            searching = asyncio.create_task(command("--url", engine.url, "--find-capacity", "--duration", "60"))
+            while len(engine.bodies) < 3:
+                await asyncio.sleep(0.01)
+        return await searching
+
+    ended = uvloop.run(run())
+    assert ended.code == 1
+    assert ended.out == ""
+    assert "no answer (connect" in ended.err
+    assert len(ended.err.splitlines()) == 1
+
+
 def test_wrong_key_is_one_line_and_exit_1() -> None:
     ended = bench("--rate", "1", "--key", "wrong", key="right")
     assert ended.code == 1

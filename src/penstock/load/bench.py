@@ -16,7 +16,7 @@ from penstock.load.report import Json, summary
 from penstock.load.run import Run
 from penstock.load.search import GOAL, LONG, Search
 from penstock.load.slo import Slo
-from penstock.load.tally import Tally
+from penstock.load.tally import Kind, Tally
 from penstock.load.target import Target, connect, look
 
 LATE_S = 0.05
@@ -24,6 +24,8 @@ LATE_S = 0.05
 _WARM_UP_S = 2.0
 _SETTLE_S = 0.5
 _CLOSING_TURNS = 200
+_UNCONNECTED = 20
+"""Calls in a row without a connection after which a step of a search ends early."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,7 +81,7 @@ class Watch(msgspec.Struct):
 
 
 async def bench(target: Target, plan: Plan, watch: Watch) -> Json:
-    """Runs the load and returns the results. Raises Unreachable when the server cannot be used at all."""
+    """Runs the load and returns the results. Raises Unreachable when the server cannot be used at all, or is gone in a search."""
     upstream = connect(target, plan.timeout_s)
     try:
         model = await look(target, upstream, plan.model)
@@ -108,7 +110,7 @@ class _Load:
     """The runs of one command."""
 
     def __init__(self, target: Target, upstream: Upstream, prompts: Prompts, plan: Plan, watch: Watch) -> None:
-        self._upstream, self._head, self._prompts = upstream, target.call_head(), prompts
+        self._target, self._upstream, self._head, self._prompts = target, upstream, target.call_head(), prompts
         self._plan, self._watch = plan, watch
         self._first = 0
 
@@ -145,17 +147,21 @@ class _Load:
     async def _step(self, rate: float, duration_s: float, label: str) -> Json:
         """One open-loop run that waits for answers only as long as they can still be good."""
         plan = self._plan
-        run = self._run(label, duration_s)
+        run = self._run(label, duration_s, patience=_UNCONNECTED)
         longest_s = plan.slo.deadline_s(plan.shape.prompt_tokens) + plan.slo.tpot_s * plan.shape.output_tokens
         run.give_up(duration_s + longest_s + _SETTLE_S)
         await run.open(poisson(rate, duration_s, plan.shape, plan.seed + 1), first=self._first, load_s=duration_s)
         self._first += run.sent
+        if run.sent and (run.tally.kinds[Kind.CONNECT] or not run.tally.statuses) and not self._watch.interrupted():
+            # Overloaded or gone? What is gone has no capacity that more steps could find.
+            await look(self._target, self._upstream, plan.model)
         if run.tally.good < run.tally.ended and not self._watch.interrupted():
             # What was given up is still being stopped.
             await asyncio.sleep(_SETTLE_S)
         return summary(run.tally, run.started, run.elapsed_s)
 
-    def _run(self, label: str, duration_s: float) -> Run:
-        run = Run(self._upstream, self._head, self._prompts, Tally(self._plan.slo), timeout_s=self._plan.timeout_s)
+    def _run(self, label: str, duration_s: float, patience: int | None = None) -> Run:
+        tally = Tally(self._plan.slo)
+        run = Run(self._upstream, self._head, self._prompts, tally, timeout_s=self._plan.timeout_s, patience=patience)
         self._watch.begin(run, label, duration_s)
         return run

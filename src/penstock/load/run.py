@@ -23,9 +23,14 @@ _LONGEST_PAUSE_S = 1.0
 
 
 class Run:
-    """One load, open or closed; results are in `tally` as they come."""
+    """One load, open or closed; results are in `tally` as they come.
 
-    def __init__(self, upstream: Upstream, head: bytes, prompts: Prompts, tally: Tally, *, timeout_s: float) -> None:
+    patience: calls in a row that find no connection after which no more are sent; None goes on through any outage.
+    """
+
+    def __init__(
+        self, upstream: Upstream, head: bytes, prompts: Prompts, tally: Tally, *, timeout_s: float, patience: int | None = None
+    ) -> None:
         self.tally = tally
         self.sent = 0
         self.elapsed_s = 0.0
@@ -34,6 +39,7 @@ class Run:
         self.stopped = False
         """It was ended before its plan was."""
         self._upstream, self._head, self._prompts, self._timeout_s = upstream, head, prompts, timeout_s
+        self._patience, self._unconnected = patience, 0
         self._loop = asyncio.get_running_loop()
         self._live: dict[Answer, Call | None] = {}
         """In the order of their starts."""
@@ -118,6 +124,9 @@ class Run:
 
     def _ended(self, answer: Answer) -> None:
         self._live.pop(answer, None)
+        self._unconnected = self._unconnected + 1 if answer.kind is Kind.CONNECT else 0
+        if self._unconnected == self._patience:
+            self._stop_sending()
         self._check_over()
 
     def _check_over(self) -> None:
