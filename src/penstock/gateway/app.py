@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import re
 from itertools import count
+from typing import cast
+
+import msgspec
 
 from penstock.config import Config
 from penstock.core import Core
 from penstock.errors import CallError
 from penstock.facts import Route
-from penstock.gateway.auth import Keyring
+from penstock.gateway.auth import Keyring, Tenant
 from penstock.gateway.driver import Driver
 from penstock.http1 import Exchange
 from penstock.wire import openai
@@ -34,6 +37,15 @@ _TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 _HEADER_NAMES = re.compile(r"[A-Za-z0-9-]{1,64}(, ?[A-Za-z0-9-]{1,64}){0,63}")
 
 
+class Known(msgspec.Struct, frozen=True, gc=False):
+    """What a call's head said, for the next with an equal one."""
+
+    keys: int
+    """Version of the keyring that let its caller in."""
+    route: Route
+    tenant: Tenant
+
+
 class App:
     """Called by the server with each request."""
 
@@ -48,8 +60,18 @@ class App:
         self._prefix = b"ps-" + os.urandom(4).hex().encode() + b"-"
 
     def __call__(self, exchange: Exchange) -> None:
-        headers = exchange.headers
         id = next(self._ids)
+        note = exchange.note
+        if note is not None and cast(Known, note).keys == self._keys.version:
+            own = b"%b%x" % (self._prefix, id)
+            head = b"x-request-id: %b\r\nx-penstock-request-id: %b\r\n" % (own, own)
+            self._call(exchange, cast(Known, note).route, cast(Known, note).tenant, id, head)
+        else:
+            self._look(exchange, id)
+
+    def _look(self, exchange: Exchange, id: int) -> None:
+        """A request whose head is new: what it asks for, and whether its caller may."""
+        headers = exchange.headers
         head = self._head(id, headers.get("x-request-id"))
         origin = headers.get("origin")
         if origin is not None:
@@ -64,14 +86,26 @@ class App:
             tenant = self._keys.tenant(headers.get("authorization"))
             if tenant is None:
                 raise CallError(401, "invalid_api_key", "No accepted API key was given. Send one as: Authorization: Bearer KEY")
+        except CallError as error:
+            self._turn_away(exchange, head, error)
+            return
+        if origin is None and "x-request-id" not in headers:
+            exchange.note = Known(self._keys.version, route, tenant)
+        self._call(exchange, route, tenant, id, head)
+
+    def _call(self, exchange: Exchange, route: Route, tenant: Tenant, id: int, head: bytes) -> None:
+        try:
             ask = openai.read(route, exchange.body, self._limits, tenant.salt, self._aliases)
             if not self.core.serves(ask.model):
                 raise CallError(404, "model_not_found", f"The model {ask.asked_model!r} does not exist here.", field="model")
         except CallError as error:
-            self.driver.ledger.turn_away(error.code)
-            self._refuse(exchange, head, error)
+            self._turn_away(exchange, head, error)
             return
         self.driver.arrive(exchange, route, ask, tenant, id, head)
+
+    def _turn_away(self, exchange: Exchange, head: bytes, error: CallError) -> None:
+        self.driver.ledger.turn_away(error.code)
+        self._refuse(exchange, head, error)
 
     def stamp(self) -> bytes:
         """Header lines for answers that the server makes itself."""

@@ -40,18 +40,21 @@ LOCAL = Tenant("", 0)
 class Keyring:
     """The keys that are accepted. An empty one accepts every caller as `LOCAL`."""
 
-    __slots__ = ("_pepper", "_table", "open")
+    __slots__ = ("_pepper", "_table", "open", "version")
 
     def __init__(self, pepper: bytes | None = None) -> None:
         self._pepper = os.urandom(32) if pepper is None else pepper
         self._table: dict[bytes, tuple[bytes, Tenant | None]] = {}
         self.open = True
+        self.version = 0
+        """Grows with every change: an answer of `tenant` holds for one version."""
 
     def add(self, tenant: Tenant, digest: bytes) -> None:
         """Accept the key whose SHA-256 is `digest`."""
         stored = sha256(self._pepper + digest).digest()
         self._table[stored] = (stored, tenant)
         self.open = False
+        self.version += 1
 
     def tenant(self, authorization: str | None) -> Tenant | None:
         """The tenant of a `Bearer` header; None when no key fits."""

@@ -55,6 +55,8 @@ class Connection(asyncio.Protocol):
         "_stalled",
         "_state",
         "_unsent",
+        "note",
+        "noted",
         "paused",
         "peer",
         "server",
@@ -71,6 +73,9 @@ class Connection(asyncio.Protocol):
         """The caller has more than `limits.buffer_bytes` unread."""
         self._state = IDLE
         self._head = heads.NO_REQUEST
+        self.noted = heads.NO_REQUEST
+        self.note: object = None
+        """A head, and what the application keeps with it; see Exchange.note."""
         self._exchange: Exchange | None = None
         self._last = self._parsing = False
         self._excess = False
@@ -204,6 +209,8 @@ class Connection(asyncio.Protocol):
         if head.method and buffer.startswith(head.raw, self._at):
             end = self._at + len(head.raw)
         elif head.before and (again := heads.resized(head, buffer, self._at, self.server.limits)):
+            if self.noted is head:
+                self.noted = again
             head = self._head = again
             end = self._at + len(head.raw)
         else:

@@ -54,6 +54,19 @@ class Exchange:
         self.on_resume: Callable[[], None] | None = None
 
     @property
+    def note(self) -> object:
+        """What the application noted of the connection's request before this one, if its head was the same but for content-length.
+
+        It may hold whatever follows from the head alone, so that keep-alive callers are looked up once. None otherwise.
+        """
+        connection = self._connection
+        return connection.note if connection.noted is connection._head else None
+
+    @note.setter
+    def note(self, note: object) -> None:
+        self._connection.noted, self._connection.note = self._connection._head, note
+
+    @property
     def peer(self) -> str:
         """The caller's address."""
         return self._connection.peer

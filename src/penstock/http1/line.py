@@ -122,7 +122,12 @@ class Line(asyncio.Protocol):
             self._take_chunks(call, data)
         elif state == HEAD:
             self._answered = True
-            self._take_head(call, data)
+            head = self._head
+            if 0 < head.length == len(data) - len(head.raw) and not self._buffer and data.startswith(head.raw):
+                # The common case of a whole small answer in one read, behind a head like the last one's.
+                self._take_whole(call, head, data)
+            else:
+                self._take_head(call, data)
         elif state == COUNTED:
             self._take_counted(call, data)
         else:
@@ -150,6 +155,17 @@ class Line(asyncio.Protocol):
             self._fail(Failure.RESET, str(error) if error else "the node closed the connection before the answer was complete")
 
     # The answer.
+
+    def _take_whole(self, call: Call, head: heads.AnswerHead, data: bytes) -> None:
+        self._state, self._left = COUNTED, 0
+        self._keep = head.keep_alive
+        receiver = call.receiver
+        receiver.on_head(head.status, head.headers)
+        if self.call is call:
+            self._begun = True
+            receiver.on_body(data[len(head.raw) :])
+            if self.call is call:
+                self._complete(call)
 
     def _take_head(self, call: Call, data: bytes) -> None:
         if self._buffer:

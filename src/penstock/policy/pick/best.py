@@ -19,5 +19,10 @@ class Best(msgspec.Struct, frozen=True):
     def pick(self, scores: Sequence[float], nodes: Sequence[NodeView], rng: Random) -> int:
         best = max(scores)
         floor = best - abs(best) * self.tolerance
-        near = [i for i, score in enumerate(scores) if score >= floor]
-        return near[0] if len(near) == 1 else near[int(rng.random() * len(near))]
+        near = [score >= floor for score in scores]
+        equals = near.count(True)
+        if equals == 1:
+            return near.index(True)
+        if equals == len(near):
+            return int(rng.random() * equals)
+        return [i for i, equal in enumerate(near) if equal][int(rng.random() * equals)]
