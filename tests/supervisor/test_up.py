@@ -57,14 +57,27 @@ def test_the_line_it_prints_is_answered_and_ctrl_c_leaves_nothing() -> None:
         assert all(gone(pid) for pid in processes)
 
 
-def test_a_killed_gateway_comes_back_and_answers() -> None:
+def test_deepseeks_own_names_are_answered() -> None:
     with up("--engines", "1", "--speed", "10") as stage:
+        url = stage.wait_for(r"API +(http\S+)")[1]
+        stage.wait_for("Ctrl-C stops everything")
+        for name, model, thinks in (("deepseek-chat", "deepseek-v3", False), ("deepseek-reasoner", "deepseek-r1", True)):
+            call = {"model": name, "max_tokens": 4, "messages": [{"role": "user", "content": "Hello"}]}
+            asked = urllib.request.Request(f"{url}/chat/completions", json.dumps(call).encode())
+            with urllib.request.urlopen(asked, timeout=PATIENCE_S) as page:
+                answer = json.load(page)
+            assert answer["model"] == model
+            assert ("reasoning_content" in answer["choices"][0]["message"]) is thinks
+
+
+def test_a_killed_gateway_comes_back_and_answers() -> None:
+    with up("--engines", "1", "--speed", "10", "--model", "mine", "--model", "mine") as stage:
         stage.wait_for("Ctrl-C stops everything")
         url = stage.wait_for(r"API +(http\S+)")[1]
         os.kill(children(stage.process.pid)[-1], signal.SIGKILL)
         stage.wait_for(r"gateway \| ended with SIGKILL; starting again in 0.2 s\n(.*\n)*gateway \| API")
         with urllib.request.urlopen(f"{url}/models", timeout=PATIENCE_S) as page:
-            assert [model["id"] for model in json.load(page)["data"]] == ["deepseek-v3"]
+            assert [model["id"] for model in json.load(page)["data"]] == ["mine", "deepseek-chat"]
 
 
 def test_its_own_nodes_and_class_reach_the_gateway(tmp_path: Path) -> None:

@@ -23,7 +23,10 @@ def up(
     engine_port: Annotated[int, typer.Option(min=1, max=65_535, help="Port of the first demo engine.")] = 9001,
     engines: Annotated[int, typer.Option(min=1, max=64, help="How many demo engines.")] = 4,
     profile: Annotated[str, typer.Option(help="Hardware that the demo engines stand for.", metavar="NAME")] = "mooncake-demo",
-    model: Annotated[str, typer.Option(help="Model that the demo engines serve.", metavar="NAME")] = "deepseek-v3",
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Model that the demo engines serve; repeatable.  [default: deepseek-v3, deepseek-r1]", metavar="NAME"),
+    ] = None,
     speed: Annotated[
         float, typer.Option(min=0.001, max=1_000, help="How much faster than that hardware the demo engines run.", metavar="X")
     ] = 1.0,
@@ -44,8 +47,9 @@ def up(
     services = []
     if not given.nodes:
         profiles.load(profile)
-        wanted = demo.with_engines(wanted, engines, engine_port, model, profile)
-        services.append(demo.engine_service(engines, engine_port, model, profile, speed))
+        models = tuple(dict.fromkeys(model or demo.DEMO_MODELS))
+        wanted = demo.with_engines(wanted, engines, engine_port, models, profile)
+        services.append(demo.engine_service(engines, engine_port, models, profile, speed))
     refuse_taken(_places(wanted, services))
     with tempfile.TemporaryDirectory(prefix="penstock-") as folder:
         file = config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import msgspec
@@ -15,6 +16,10 @@ _PENSTOCK = (sys.executable, "-m", "penstock")
 DEMO_CLASSES = (Class(name="default", ttft_ms=2_000.0, ttft_ms_per_1k=250.0, tpot_ms=100.0),)
 """One class: an answer begins within 2 s and 0.25 s for each 1,000 prompt tokens, or the caller hears when to come back."""
 
+DEMO_MODELS = ("deepseek-v3", "deepseek-r1")
+_DEEPSEEK = {"deepseek-chat": "*", "deepseek-reasoner": "*r1*"}
+"""The names that DeepSeek's own API has, and which of the demo's models answers to each: the first that matches."""
+
 
 def with_ports(config: Config, port: int | None, admin_port: int | None) -> Config:
     """`config` with the ports that were asked for on the command line."""
@@ -26,16 +31,21 @@ def with_ports(config: Config, port: int | None, admin_port: int | None) -> Conf
     return msgspec.structs.replace(config, listen=listen, admin=admin)
 
 
-def with_engines(config: Config, engines: int, first_port: int, model: str, profile: str) -> Config:
-    """`config` with the embedded engines as its nodes, and the demo's class where it has none."""
+def with_engines(config: Config, engines: int, first_port: int, models: tuple[str, ...], profile: str) -> Config:
+    """`config` with the embedded engines as its nodes, and the demo's class and aliases where it has none of its own."""
     nodes = tuple(
-        Node(name=f"engine-{index + 1}", url=f"http://127.0.0.1:{first_port + index}", models=(model,), profile=profile)
+        Node(name=f"engine-{index + 1}", url=f"http://127.0.0.1:{first_port + index}", models=models, profile=profile)
         for index in range(engines)
     )
-    return msgspec.structs.replace(config, nodes=nodes, classes=config.classes or DEMO_CLASSES)
+    named = {alias: fits[0] for alias, pattern in _DEEPSEEK.items() if (fits := _matching(models, pattern)) and alias not in models}
+    return msgspec.structs.replace(config, nodes=nodes, classes=config.classes or DEMO_CLASSES, aliases=config.aliases or named)
 
 
-def engine_service(engines: int, first_port: int, model: str, profile: str, speed: float) -> Service:
+def _matching(models: tuple[str, ...], pattern: str) -> list[str]:
+    return [model for model in models if fnmatchcase(model.lower(), pattern)]
+
+
+def engine_service(engines: int, first_port: int, models: tuple[str, ...], profile: str, speed: float) -> Service:
     """One process that serves all embedded engines."""
     arguments = (
         "engine",
@@ -43,8 +53,7 @@ def engine_service(engines: int, first_port: int, model: str, profile: str, spee
         str(engines),
         "--port",
         str(first_port),
-        "--model",
-        model,
+        *(word for model in models for word in ("--model", model)),
         "--profile",
         profile,
         "--speed",
