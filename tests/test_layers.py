@@ -12,9 +12,11 @@ from pathlib import Path
 SOURCES = Path(__file__).resolve().parents[1] / "src"
 FILES = {".".join(path.relative_to(SOURCES).with_suffix("").parts).removesuffix(".__init__"): path for path in SOURCES.rglob("*.py")}
 
-PURE = ("facts", "events", "knobs", "config", "errors", "policy", "core", "wire", "metrics", "control", "engine.model")
+ENGINE = ("model", "sequence", "memory", "decoding", "leap", "histogram", "text", "call", "answer", "exposition", "faults")
+NOUNS = ("facts", "events", "knobs", "config", "errors", "journal")
+PURE = (*NOUNS, "policy", "core", "wire", "metrics", "control", *(f"engine.{name}" for name in ENGINE))
 CLOCKS = {"time", "asyncio", "socket", "logging", "os", "threading"}
-LIVE = ("gateway", "http1", "admin", "load", "supervisor", "engine.server")
+LIVE = ("gateway", "http1", "admin", "load", "supervisor", "engine.server", "engine.node", "engine.clock")
 REQUEST_PATH = (*PURE, "gateway", "http1", "admin", "engine")
 HEAVY = {"starlette", "uvicorn", "prometheus_client", "rich", "sklearn", "numpy", "torch", "onnxruntime", "ray", "kubernetes", "sqlite3"}
 
