@@ -143,3 +143,14 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     nodes: tuple[NodeSnapshot, ...]
     lanes: tuple[LaneSnapshot, ...]
     knobs: dict[str, float]
+
+
+class Host(msgspec.Struct, frozen=True, kw_only=True):
+    """What the process around the core tells of itself."""
+
+    connections: int = 0
+    """Callers' connections that are open."""
+    http_refusals: dict[str, int] = {}
+    """Requests that were not well-formed HTTP, or too large or too slow, by error code."""
+    journal: str = "off"
+    """`off`, `on`, or `failed: ` and why."""

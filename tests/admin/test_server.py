@@ -24,7 +24,7 @@ from penstock.config import Class, Config, Listen, Node, Tls
 from penstock.core import Core
 from penstock.errors import ConfigError
 from penstock.events import Arrived, Cancelled, Event, Finished, FirstToken, NodeSeen, Progress
-from penstock.facts import Request, Signals, Snapshot
+from penstock.facts import Host, Request, Signals, Snapshot
 from penstock.knobs import Knobs
 from penstock.metrics.catalog import CATALOG
 from penstock.metrics.ledger import Ledger
@@ -44,6 +44,9 @@ class Source:
 
     def snapshot(self) -> Snapshot:
         return self.core.snapshot(10.0)
+
+    def host(self) -> Host:
+        return Host(connections=3, http_refusals={"bad_host": 2}, journal="failed: disk full")
 
     def live_through(self, requests: int) -> None:
         events: list[Event] = [NodeSeen("a", Signals(running=1, waiting=0, kv_usage=0.25)), Progress("a", 50, 1.0)]
@@ -93,6 +96,7 @@ def test_state_shows_nodes_queues_classes_and_knobs() -> None:
         assert state["classes"]["gold"]["ended"] == {"completed": 3, "cancelled": 3}
         assert state["knobs"]["queue_max"] == 5_000
         assert state["uptime_s"] >= 0
+        assert (state["connections"], state["http_refusals"], state["journal"]) == (3, {"bad_host": 2}, "failed: disk full")
         assert state["version"]
 
     serve(source, ask)
@@ -115,6 +119,8 @@ def test_metrics_page_holds_every_metric_and_promtool_accepts_it() -> None:
     assert {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")} == set(CATALOG)
     assert 'penstock_requests_total{class="gold",outcome="completed"} 3.0' in text
     assert 'penstock_time_to_first_token_seconds_bucket{class="gold",le="+Inf"} 6.0' in text
+    assert 'penstock_http_refusals_total{code="bad_host"} 2.0' in text
+    assert "penstock_journal_failed 1.0" in text
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("promtool is missing; the page was not checked by it")

@@ -256,3 +256,18 @@ def test_what_never_reached_the_core_is_counted_by_its_code() -> None:
             assert w.gateway.ledger.turned_away == {"invalid_json": 1, "model_not_found": 1}
 
     run(test)
+
+
+def test_what_is_not_http_is_counted_beside_the_connections() -> None:
+    async def test() -> None:
+        async with world(answer) as w:
+            await ask(w.port, BODY, headers={"host": "a/b"})
+            async with Caller(w.port) as caller:
+                caller.send(BODY)
+                await caller.answer()
+                host = w.gateway.host()
+            assert host.http_refusals == {"bad_host": 1}
+            assert host.connections >= 1
+            assert host.journal == "off"
+
+    run(test)

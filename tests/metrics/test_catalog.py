@@ -10,7 +10,7 @@ import pytest
 from penstock.config import Config, Node
 from penstock.core import Core
 from penstock.events import NodeSeen
-from penstock.facts import NodeSnapshot, Signals
+from penstock.facts import Host, NodeSnapshot, Signals
 from penstock.knobs import Knobs
 from penstock.metrics.catalog import CATALOG, Kind, Metric
 from penstock.metrics.families import GAUGES, Family, booked, process, seen
@@ -32,7 +32,7 @@ def families() -> list[Family]:
     config = Config(nodes=tuple(Node(name=name, url=f"http://{name}", models=("m",)) for name in ("a", "b")))
     core = Core(config, Knobs(), random.Random(1))
     core.handle(NodeSeen("a", Signals(running=3, waiting=1, kv_usage=0.5)), 1.0)
-    return [*process("1", 2.0), *booked(Ledger(config)), *seen(core.snapshot(2.0))]
+    return [*process("1", 2.0, Host()), *booked(Ledger(config)), *seen(core.snapshot(2.0))]
 
 
 def test_every_metric_is_written_once_and_there_are_more_than_twenty() -> None:

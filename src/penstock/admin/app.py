@@ -32,15 +32,19 @@ class Admin:
 
     async def metrics(self, request: Request) -> Response:
         """Numbers are gathered between two events of the loop; writing them out is another thread's work."""
-        numbers = chain(process(__version__, self._uptime_s()), booked(self.source.ledger), seen(self.source.snapshot()))
+        source = self.source
+        numbers = chain(process(__version__, self._uptime_s(), source.host()), booked(source.ledger), seen(source.snapshot()))
         text, content_type = await run_in_threadpool(page, list(numbers), request.headers.get("accept", ""))
         return Response(text, headers={"content-type": content_type})
 
     async def state(self, request: Request) -> Response:
-        snapshot = self.source.snapshot()
+        snapshot, host = self.source.snapshot(), self.source.host()
         shown = {
             "version": __version__,
             "uptime_s": round(self._uptime_s(), 3),
+            "connections": host.connections,
+            "http_refusals": host.http_refusals,
+            "journal": host.journal,
             "nodes": snapshot.nodes,
             "queues": snapshot.lanes,
             "classes": classes(self.source.ledger),

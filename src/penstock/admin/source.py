@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from penstock.config import Config
-from penstock.facts import Snapshot
+from penstock.facts import Host, Snapshot
 from penstock.metrics.ledger import Ledger
 
 
@@ -17,3 +17,5 @@ class Source(Protocol):
     def ledger(self) -> Ledger: ...
 
     def snapshot(self) -> Snapshot: ...
+
+    def host(self) -> Host: ...

@@ -10,7 +10,7 @@ from pathlib import Path
 from penstock.config import Config
 from penstock.core import Core
 from penstock.errors import ConfigError
-from penstock.facts import Profile, Snapshot
+from penstock.facts import Host, Profile, Snapshot
 from penstock.gateway import auth
 from penstock.gateway.app import App
 from penstock.gateway.driver import Driver
@@ -70,6 +70,11 @@ class Gateway:
     def snapshot(self) -> Snapshot:
         """What the admin side shows."""
         return self.core.snapshot(time.monotonic())
+
+    def host(self) -> Host:
+        """What the admin side shows of the process."""
+        journal = "off" if self.journal is None else f"failed: {self.journal.failed}" if self.journal.failed else "on"
+        return Host(connections=self.server.connections, http_refusals=dict(self.server.refusals), journal=journal)
 
     @property
     def url(self) -> str:

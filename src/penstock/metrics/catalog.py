@@ -96,5 +96,8 @@ CATALOG: dict[str, Metric] = {
         Metric("penstock_config_changes_total", _COUNTER, "Times the configuration was replaced."),
         Metric("penstock_info", _GAUGE, "1, with the version that runs.", ("version",)),
         Metric("penstock_uptime_seconds", _GAUGE, "Time since the gateway started."),
+        Metric("penstock_connections", _GAUGE, "Callers' connections that are open."),
+        Metric("penstock_http_refusals_total", _COUNTER, "Requests refused as HTTP: malformed, too large or too slow.", ("code",)),
+        Metric("penstock_journal_failed", _GAUGE, "1 once the journal could no longer be written."),
     )
 }

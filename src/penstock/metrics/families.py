@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
-from penstock.facts import NodeSnapshot, Snapshot
+from penstock.facts import Host, NodeSnapshot, Snapshot
 from penstock.metrics.catalog import CATALOG, Metric
 from penstock.metrics.histogram import Histogram
 from penstock.metrics.ledger import Ledger
@@ -102,9 +102,13 @@ GAUGES = {
 """Gauge -> the field of `facts.NodeSnapshot` it shows."""
 
 
-def process(version: str, uptime_s: float) -> Iterator[Family]:
+def process(version: str, uptime_s: float, host: Host) -> Iterator[Family]:
+    """Of the process around the core."""
     yield _by("penstock_info", {version: 1})
     yield _one("penstock_uptime_seconds", uptime_s)
+    yield _one("penstock_connections", host.connections)
+    yield _by("penstock_http_refusals_total", host.http_refusals)
+    yield _one("penstock_journal_failed", int(host.journal.startswith("failed")))
 
 
 def _value(node: NodeSnapshot, field: str) -> float | None:
