@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 import ssl
 from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 from itertools import pairwise
+from urllib.parse import urlsplit
 
 from penstock import policy
 from penstock.config import Class, Config, Listen, Range, When
 from penstock.errors import ConfigError
+from penstock.facts import Route
 from penstock.gateway import auth
 
 
@@ -81,6 +84,7 @@ def _check_nodes(config: Config, environ: Mapping[str, str]) -> None:
     _unique((node.url.rstrip("/") for node in config.nodes), "nodes", "url")
     for index, node in enumerate(config.nodes):
         key = f"nodes[{index}]"
+        _check_url(node.url, f"{key}.url")
         if node.key_env is not None:
             auth.engine_key(node.key_env, f"{key}.key_env", environ)
         _check_readable(node.ca, f"{key}.ca")
@@ -88,6 +92,16 @@ def _check_nodes(config: Config, environ: Mapping[str, str]) -> None:
             raise ConfigError("needs an https:// url", key=f"{key}.ca" if node.ca else f"{key}.sni")
         if node.profile is not None:
             _check_profile(node.profile, f"{key}.profile")
+
+
+def _check_url(url: str, key: str) -> None:
+    try:
+        parts = urlsplit(url)
+        fine = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        fine = False
+    if not fine or not url.isascii():
+        raise ConfigError(f"no host, or a port that is none of 1 to 65535, in {url[:80]!r}", key=key)
 
 
 def _check_profile(name: str, key: str) -> None:
@@ -108,6 +122,11 @@ def _check_names(config: Config) -> None:
     for alias, model in config.aliases.items():
         if model in config.aliases:
             raise ConfigError(f"{model!r} is an alias itself", key=f"aliases.{alias}")
+    served = {model for node in config.nodes for model in node.models} | {model for pool in config.pools for model in pool.models}
+    if config.nodes and all(node.models for node in config.nodes):
+        for alias, model in config.aliases.items():
+            if model not in served:
+                raise ConfigError(f"no node serves {model!r}; they serve {', '.join(sorted(served))}", key=f"aliases.{alias}")
 
 
 # --- classes ---------------------------------------------------------------------------------------------------------
@@ -120,6 +139,9 @@ def _check_classes(classes: tuple[Class, ...]) -> None:
             raise ConfigError("adds to ttft_ms, which is not given", key=f"{key}.ttft_ms_per_1k")
         if one.ttft_ms is not None and one.total_ms is not None and one.total_ms < one.ttft_ms:
             raise ConfigError("the whole answer cannot be due before its first token (ttft_ms)", key=f"{key}.total_ms")
+        route = one.when.route
+        if route is not None and not any(fnmatchcase(known, route) for known in Route):
+            raise ConfigError(f"no route is named {route!r}; known: {', '.join(Route)}", key=f"{key}.when.route")
         if one.when.prompt_tokens is not None:
             _check_range(one.when.prompt_tokens, f"{key}.when.prompt_tokens")
     for index, (before, _) in enumerate(pairwise(classes)):
