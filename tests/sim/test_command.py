@@ -94,6 +94,7 @@ def test_help_teaches_by_example() -> None:
     ("words", "says"),
     [
         ((), "give --trace FILE or --scenario NAME, one of: steady, burst"),
+        (("--trace", "t.jsonl", "--scenario", "chat"), "give --trace FILE or --scenario NAME, not both"),
         (("--scenario", "steady", "--trace", "x"), "give --trace FILE or --scenario NAME"),
         (("--scenario", "none"), "unknown scenario 'none'; known: steady"),
         (("--scenario", "steady", "--preset", "best"), "unknown preset 'best'; known: penstock, fifo-rr"),

@@ -50,7 +50,8 @@ def simulate(
     ] = None,
     slo_tpot: Annotated[float | None, typer.Option(help="a good answer's longest mean time between tokens, seconds", metavar="S")] = None,
     faults: Annotated[
-        Path | None, typer.Option(help="YAML or JSON list of {at_s, node, do: kill|restart|slow|mute, factor, for_s}", metavar="FILE")
+        Path | None,
+        typer.Option(help="YAML or JSON list of {at_s, node, do: kill|restart|slow|mute|unmute, factor, for_s}", metavar="FILE"),
     ] = None,
     seed: Annotated[int, typer.Option(help="seed of everything drawn", metavar="N")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="print a list with one object a preset")] = False,
