@@ -49,6 +49,8 @@ _encoder = msgspec.msgpack.Encoder()
 _head = msgspec.msgpack.Decoder(Head)
 _version = msgspec.msgpack.Decoder(dict[str, Any])
 _record = msgspec.msgpack.Decoder(Record)
+_BROKEN = (msgspec.MsgspecError, UnicodeDecodeError)
+"""What decoding raises for bytes that no journal wrote."""
 
 
 def frame(record: Head | tuple[float, Event, Sequence[Action]]) -> bytes:
@@ -92,7 +94,7 @@ def _decode_head(data: bytes, file: str) -> Head:
         if version != __version__:
             raise TraceError(f"was written by version {version}; this is {__version__}, whose decisions may differ", file=file)
         return _head.decode(data)
-    except msgspec.MsgspecError as error:
+    except _BROKEN as error:
         raise TraceError(f"has a broken head: {error}", file=file) from None
 
 
@@ -101,5 +103,5 @@ def _decode(data: bytes, spans: list[tuple[int, int]], file: str) -> Iterator[Re
     for index, (start, end) in enumerate(spans):
         try:
             yield _record.decode(view[start:end])
-        except msgspec.MsgspecError as error:
+        except _BROKEN as error:
             raise TraceError(f"record {index} is broken: {error}", file=file) from None

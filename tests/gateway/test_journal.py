@@ -136,9 +136,26 @@ def test_what_is_no_journal_is_refused(tmp_path: Path, data: bytes) -> None:
         replay(tmp_path)
 
 
-def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+def test_an_empty_or_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TraceError, match="holds no"):
         replay(tmp_path)
+    with pytest.raises(TraceError, match="no such folder"):
+        replay(tmp_path / "nowhere")
+
+
+def test_bytes_that_went_bad_on_the_disk_are_a_difference_or_an_error(tmp_path: Path) -> None:
+    _write(tmp_path, _story()[:60])
+    path = _segments(tmp_path)[0]
+    whole = path.read_bytes()
+    rng = random.Random(11)
+    for _ in range(150):
+        data = bytearray(whole)
+        data[rng.randrange(len(data))] ^= rng.randrange(1, 256)
+        path.write_bytes(data)
+        try:
+            replay(tmp_path)
+        except TraceError as error:
+            assert str(path) in str(error)
 
 
 def test_no_digest_of_a_key_is_written(tmp_path: Path) -> None:

@@ -41,6 +41,8 @@ class Replay(msgspec.Struct):
 
 def replay(folder: Path) -> Replay:
     """Replay every run in the folder, up to the first difference. Raises TraceError for what is no journal."""
+    if not folder.is_dir():
+        raise TraceError("no such folder", file=str(folder))
     paths = sorted(folder.glob(f"*{SUFFIX}"))
     if not paths:
         raise TraceError(f"holds no {SUFFIX} files", file=str(folder))
