@@ -248,6 +248,16 @@ def test_a_foreign_host_is_refused_where_hosts_are_listed() -> None:
     run(test)
 
 
+def test_the_error_for_an_unknown_model_lists_those_there_are() -> None:
+    async def test() -> None:
+        async with world(config=Config(aliases={"gpt-4o": MODEL})) as w:
+            got = await ask(w.port, BODY | {"model": "gpt-9"})
+            assert (got.status, got.error["code"], got.error["param"]) == (404, "model_not_found", "model")
+            assert got.error["message"] == f"The model 'gpt-9' does not exist here. Known: {MODEL}, gpt-4o."
+
+    run(test)
+
+
 def test_what_never_reached_the_core_is_counted_by_its_code() -> None:
     async def test() -> None:
         async with world(answer) as w:

@@ -31,6 +31,9 @@ CALLS = {
 }
 PAGES = {"/v1/models": "_models", "/models": "_models", "/health": "_health", "/ready": "_ready"}
 
+NAMES_SHOWN = 8
+"""Models that the error for an unknown one lists."""
+
 JSON = b"content-type: application/json\r\n"
 EXPOSED = b"x-request-id, x-penstock-request-id, x-penstock-node, x-penstock-queue-ms, retry-after, retry-after-ms, x-should-retry"
 _TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
@@ -97,7 +100,7 @@ class App:
         try:
             ask = openai.read(route, exchange.body, self._limits, tenant.salt, self._aliases)
             if not self.core.serves(ask.model):
-                raise CallError(404, "model_not_found", f"The model {ask.asked_model!r} does not exist here.", field="model")
+                raise CallError(404, "model_not_found", self._unknown(ask.asked_model), field="model")
         except CallError as error:
             self._turn_away(exchange, head, error)
             return
@@ -136,9 +139,16 @@ class App:
         if self._keys.tenant(exchange.headers.get("authorization")) is None:
             self._refuse(exchange, head, CallError(401, "invalid_api_key", "No accepted API key was given."))
             return
+        exchange.respond(200, JSON + head, openai.models(self._names()))
+
+    def _names(self) -> list[str]:
         names = self.core.models()
-        names += [alias for alias, model in self._aliases.items() if model in names]
-        exchange.respond(200, JSON + head, openai.models(names))
+        return names + [alias for alias, model in self._aliases.items() if model in names]
+
+    def _unknown(self, asked: str) -> str:
+        names = self._names()
+        known = f" Known: {', '.join(names[:NAMES_SHOWN])}{', and others' if len(names) > NAMES_SHOWN else ''}." if names else ""
+        return f"The model {asked!r} does not exist here.{known}"
 
     def _health(self, exchange: Exchange, head: bytes) -> None:
         """The process lives."""
