@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from tests.gateway.world import Caller, run, world
+
 from penstock.config import Config, Key
 from penstock.gateway.auth import Tenant
-from tests.gateway.world import Caller, run, world
 
 SECRETS = {"right": "27042f4e6eca7d0b2a7ee4026df2ecfa51d3339e6d122aa099118ecd8563bad9"}
 """Key -> SHA-256."""

@@ -147,7 +147,7 @@ class Core:
         refusal = self.admission.refusal(flight, choice, now)
         if refusal is not None:
             self._reject(flight, refusal, now, actions)
-        elif choice is not None and not lane.queue.size and choice.node.has_room(self.knobs.depth_s, now):
+        elif choice is not None and not lane.queue.size and choice.node.has_room(self.knobs.depth_s, now, flight.own_s):
             self._forward(flight, choice, now, actions)
         else:
             self._wait(flight, now)
@@ -287,7 +287,7 @@ class Core:
         depth_s = self.knobs.depth_s
         if len(lane.nodes) > 64:
             return now + depth_s
-        times = [node.opens_at(depth_s) for node in lane.nodes] + [node.breaker.reopens for node in lane.nodes]
+        times = [time for node in lane.nodes for time in (*node.opens_at(depth_s), node.breaker.reopens)]
         return min((time for time in times if time > now), default=inf)
 
     def _assign(self, lane: Lane, now: float, actions: list[Action], hint: Node | None) -> None:
@@ -310,7 +310,7 @@ class Core:
                 self._leave(flight)
                 lane.bands.withdrawn(flight.request.prompt_tokens)
                 self._reject(flight, Outcome.EXPIRED, now, actions)
-            elif choice.node.has_room(knobs.depth_s, now):
+            elif choice.node.has_room(knobs.depth_s, now, choice.uncached * choice.node.token_s):
                 self._leave(flight)
                 lane.drained(now)
                 self._forward(flight, choice, now, actions)
