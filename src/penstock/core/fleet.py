@@ -39,7 +39,6 @@ class Node:
         "config",
         "crowd_s",
         "free_at",
-        "gap_s",
         "guarded",
         "index",
         "kv_tokens",
@@ -85,7 +84,7 @@ class Node:
         self.prefill, self.steps = Prefill(profile), Steps(profile)
         self.base_s, self.token_s = self.prefill.base_s, self.prefill.token_s
         self.running = self.prefilling = 0
-        self.pending_s = self.gap_s = self.progress_tokens = 0.0
+        self.pending_s = self.progress_tokens = 0.0
         self.pending_tokens = self.prefilled_tokens = 0
         self.tpot_s = inf
         self.busy_until = self.free_at = -inf
@@ -137,16 +136,14 @@ class Node:
             self.busy_until = now
             if not self.prefilling:
                 self.prefill.began(now)
-        gap_s = self.free_at - self.busy_until
-        self.gap_s = gap_s if gap_s > 0.0 else 0.0
+        start = self.free_at if self.free_at > self.busy_until else self.busy_until
         self.busy_until += own_s
         flight.done_at = self.busy_until
+        cost_s = own_s
         if self.tpot_s < inf:
             self._pace()
-            pause_s = flight.uncached * self.token_s / self.share - own_s
-            if pause_s > 0.0:
-                self.gap_s += pause_s
-        self.free_at = self.busy_until + self.gap_s
+            cost_s = max(own_s, flight.uncached * self.token_s / self.share)
+        self.free_at = start + cost_s
         if flight.request.stream:
             self.prefilling += 1
             self.pending_s += own_s
@@ -177,7 +174,10 @@ class Node:
         self.pending_tokens -= flight.uncached
         self.pending_s = self.pending_s - flight.own_s if self.prefilling else 0.0
         self.busy_until = now + self.pending_s
-        self.free_at = self.busy_until + self.gap_s
+        # A paced node is free when the plan says so, or later when it is behind: steps without prefill, which the plan leaves
+        # time for, may as well have come in between.
+        if self.share >= 1.0 or self.free_at < self.busy_until:
+            self.free_at = self.busy_until
 
     def take_back(self, flight: Flight, now: float) -> None:
         """The request ended, however it did."""
@@ -185,6 +185,7 @@ class Node:
         self.memory.settle(flight.request.id)
         if flight.request.stream:
             if flight.first < 0:
+                self.free_at -= flight.own_s
                 self._prefilled(flight, now)
         elif flight.done_at > now:
             early = min(flight.own_s, self.busy_until - now)
