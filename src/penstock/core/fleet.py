@@ -141,7 +141,11 @@ class Node:
         flight.done_at = self.busy_until
         cost_s = own_s
         if self.tpot_s < inf:
-            self._pace()
+            if now - self.progress_at < STALE_S:
+                self._pace()
+            else:
+                # No stream has been seen of late whose token rate could suffer.
+                self.share = 1.0
             cost_s = max(own_s, flight.uncached * self.token_s / self.share)
         self.free_at = start + cost_s
         if flight.request.stream:
@@ -167,7 +171,6 @@ class Node:
         alone_s, crowd_s = self.steps.parts()
         self.alone_s, self.crowd_s = alone_s / (self.tpot_s * AIM), crowd_s / (self.tpot_s * AIM)
         self.worth = self.token_s / self.steps.token_s
-        self._pace()
 
     def _prefilled(self, flight: Flight, now: float) -> None:
         self.prefilling -= 1
@@ -222,6 +225,7 @@ class Node:
         if now > self.progress_at > -inf:
             self.steps.learn(tokens, stream_s, max(0.0, done - self.progress_tokens), now - self.progress_at)
             self.learn_pace()
+            self._pace()
         self.progress_at, self.progress_tokens = now, done
 
     def snapshot(self, prefix_blocks: int, now: float) -> NodeSnapshot:
