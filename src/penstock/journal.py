@@ -24,6 +24,8 @@ from penstock.knobs import Knobs
 MAGIC = b"penstock journal 1\n"
 SUFFIX = ".journal"
 LENGTH_BYTES = 4
+RECORD_BYTES = 16 << 20
+"""More than any record takes; a longer one is a damaged length."""
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +74,8 @@ def read(data: bytes, file: str) -> tuple[Head, Iterator[Record], int]:
     spans, torn = _spans(data)
     if not spans:
         raise TraceError("ends before its head", file=file)
+    if torn:
+        _check_torn(data[len(data) - torn :], len(data) - torn, file)
     return _decode_head(data[spans[0][0] : spans[0][1]], file), _decode(data, spans[1:], file), torn
 
 
@@ -86,6 +90,20 @@ def _spans(data: bytes) -> tuple[list[tuple[int, int]], int]:
         spans.append((start, end))
         at = end
     return spans, size - at
+
+
+def _check_torn(rest: bytes, at: int, file: str) -> None:
+    """What a kill left of a record is a part of one record; anything else after a length that leads nowhere is damage."""
+    length = int.from_bytes(rest[:LENGTH_BYTES], "big")
+    if len(rest) <= LENGTH_BYTES:
+        return
+    cut = False
+    try:
+        msgspec.msgpack.decode(rest[LENGTH_BYTES:])
+    except _BROKEN as error:
+        cut = "truncated" in str(error)
+    if not cut or length > RECORD_BYTES:
+        raise TraceError(f"is damaged at byte {at}: {len(rest)} bytes from there on cannot be read", file=file)
 
 
 def _decode_head(data: bytes, file: str) -> Head:

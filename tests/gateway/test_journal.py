@@ -61,7 +61,7 @@ def test_a_journal_replays_to_the_same_actions(tmp_path: Path) -> None:
     _write(tmp_path, story)
     result = replay(tmp_path)
     assert result.difference is None
-    assert (result.runs, result.events, result.torn) == (1, len(story), [])
+    assert (result.runs, result.events, result.torn) == (1, len(story), {})
     assert result.actions >= 199
 
 
@@ -103,9 +103,26 @@ def test_a_record_cut_short_by_a_kill_is_left_out(tmp_path: Path) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole[:-3])
     result = replay(tmp_path)
-    assert (result.difference, result.events, result.torn) == (None, len(story) - 1, [str(path)])
+    assert (result.difference, result.events) == (None, len(story) - 1)
+    assert result.torn == {str(path): len(frame((9.0, Tick(), []))) - 3}
     path.write_bytes(whole + b"\0\0")
     assert replay(tmp_path).events == len(story)
+
+
+@pytest.mark.parametrize("length", [b"\0\x0f\xff\xff", b"\xff\xff\xff\xff"], ids=["long", "longest"])
+@pytest.mark.parametrize("index", [5, -1], ids=["in the middle", "at the end"])
+def test_a_damaged_length_is_damage_and_no_torn_tail(tmp_path: Path, length: bytes, index: int) -> None:
+    _write(tmp_path, _story())
+    [path] = _segments(tmp_path)
+    data = bytearray(path.read_bytes())
+    starts = [len(MAGIC)]
+    while starts[-1] < len(data):
+        starts.append(starts[-1] + LENGTH_BYTES + int.from_bytes(data[starts[-1] :][:LENGTH_BYTES], "big"))
+    at = starts[:-1][index]
+    data[at : at + LENGTH_BYTES] = length
+    path.write_bytes(data)
+    with pytest.raises(TraceError, match=f"damaged at byte {at}: {len(data) - at} bytes"):
+        replay(tmp_path)
 
 
 def test_a_segment_that_is_missing_or_cut_before_others_is_an_error(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_a_live_runs_journal_replays_to_the_same_actions(tmp_path: Path) -> None
     run(test)
     result = replay(tmp_path)
     assert result.difference is None
-    assert result.torn == []
+    assert result.torn == {}
     assert result.events > 500
     assert result.actions > 200
 

@@ -15,8 +15,8 @@ def replay(
     from penstock.gateway.replay import replay as run
 
     result = run(folder)
-    for name in result.torn:
-        print(f"{name}: the last record was cut short when the process ended; it is left out")
+    for name, torn in result.torn.items():
+        print(f"{name}: the last record was cut short when the process ended; its {torn} bytes are left out")
     found = result.difference
     if found is None:
         print(f"{result.events} events, {result.actions} actions: identical")

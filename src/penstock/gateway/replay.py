@@ -34,8 +34,8 @@ class Replay(msgspec.Struct):
     runs: int = 0
     events: int = 0
     actions: int = 0
-    torn: list[str] = []
-    """Files whose last record was cut short by a killed process."""
+    torn: dict[str, int] = {}
+    """Files whose last record was cut short by a killed process -> bytes left out."""
     difference: Difference | None = None
 
 
@@ -83,5 +83,5 @@ def _segments(paths: list[Path], result: Replay) -> Iterator[tuple[Path, Head, I
         if torn and path is not paths[-1]:
             raise TraceError("is cut short, and later segments follow it", file=str(path))
         if torn:
-            result.torn.append(str(path))
+            result.torn[str(path)] = torn
         yield path, head, records
