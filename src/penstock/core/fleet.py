@@ -15,9 +15,6 @@ from penstock.knobs import Knobs
 
 MAX_RUNNING = 256
 """Requests at once on a node that does not say how many it takes: vLLM's default `max_num_seqs`."""
-PACED_DEPTH = 0.2
-"""Share of `depth_s` that may wait before a long prompt on a node whose prefill is paced: the pauses must reach the engine as pauses.
-Prompts shorter than `depth_s` are computed several in a step, and come to less than a pause together."""
 LATE_PREFILLS = 4
 """A node late with a first token is given no more than this many prompts."""
 WHOLE = 16
@@ -113,15 +110,19 @@ class Node:
         )
 
     def opens_at(self, depth_s: float) -> tuple[float, float]:
-        """When its prefill backlog is short enough for another short prompt, and for another long one."""
-        return self.free_at - depth_s, self.free_at - depth_s * (PACED_DEPTH if self.share < 1.0 else 1.0)
+        """When its prefill backlog is short enough for another prompt, and when it has none."""
+        return self.free_at - depth_s, self.free_at
 
     def has_room(self, depth_s: float, now: float, own_s: float = 0.0) -> bool:
-        """Whether it may be given a request now that prefills for `own_s`."""
+        """Whether it may be given a request now that prefills for `own_s`.
+
+        On a paced node pauses must reach the engine as pauses, so a long prompt waits until the last one's is over. Prompts
+        shorter than `depth_s` are computed several in a step, and come to less than a pause together.
+        """
         if self.prefilling >= LATE_PREFILLS and now > self.busy_until + depth_s:
             return False
         if self.share < 1.0 and own_s > depth_s:
-            depth_s *= PACED_DEPTH
+            return self.free_at <= now
         return self.free_at - depth_s <= now
 
     def give(self, flight: Flight, tokens: int, now: float) -> None:

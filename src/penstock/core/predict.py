@@ -148,7 +148,7 @@ DOUBT = 10.0
 """Variance of the first guess's factors, in units of one interval's error."""
 STREAMED = 0.5
 """Intervals with fewer streams on average tell of idling, not of steps."""
-AIM = 0.85
+AIM = 0.8
 """Share of the promised time between tokens to aim at: answers differ, and their mean must leave most of them inside it."""
 LEAST_SHARE = 0.05
 
