@@ -1,0 +1,135 @@
+"""What is predicted before a request may wait, and what a refused one is told."""
+
+from __future__ import annotations
+
+import random
+from math import inf
+
+import pytest
+from tests.playbook import call
+
+from penstock import config
+from penstock.core.admission import Admission
+from penstock.core.classify import DEFAULT
+from penstock.core.fleet import Node
+from penstock.core.flight import Flight
+from penstock.core.lane import Lane
+from penstock.core.route import Choice
+from penstock.facts import Outcome
+from penstock.knobs import Knobs
+
+KNOBS = Knobs(margin=0.0, queue_max=10)
+BASE_S = 0.02
+
+
+def admission(seed: int = 1, policy: str = "slo", knobs: Knobs = KNOBS) -> Admission:
+    return Admission(config.Policy(admit=policy), knobs, random.Random(seed))
+
+
+def lane(count: int = 1, backlog_s: float = -inf) -> Lane:
+    nodes = [Node(index, config.Node(name=f"n{index}", url="http://127.0.0.1:9"), Knobs(), None) for index in range(count)]
+    for node in nodes:
+        node.free_at = backlog_s
+    return Lane("m", nodes)
+
+
+def flight(among: Lane, id: int = 1, own_s: float = 1.0, due: float = inf, priority: int = 3, tokens: int = 1_000) -> Flight:
+    return Flight(call(id, tokens=tokens), DEFAULT, among, 0.0, due=due, key=min(due, 1e9), own_s=own_s, priority=priority)
+
+
+def choice(among: Lane, ready_s: float, uncached: int = 1_000) -> Choice:
+    return Choice(among.nodes[0], uncached, uncached, 0.0, ready_s)
+
+
+def test_prefill_is_estimated_without_what_the_chosen_node_has_cached() -> None:
+    among = lane()
+    one = flight(among, tokens=8_000)
+    admission().estimate(one, choice(among, 0.0, uncached=800))
+    assert one.own_s == pytest.approx(0.1)
+
+
+def test_prefill_is_estimated_whole_while_no_node_has_a_slot() -> None:
+    one = flight(lane(), tokens=8_000)
+    admission().estimate(one, None)
+    assert one.own_s == pytest.approx(1.0)
+
+
+def test_nothing_waits_before_an_idle_fleet() -> None:
+    assert admission().wait_s(lane(2), 0, 0.0, 5.0) == 0.0
+
+
+def test_wait_is_the_backlog_of_the_nodes_and_then_the_work_ahead_shared_among_them() -> None:
+    assert admission().wait_s(lane(2, backlog_s=6.0), 3, 4.0, now=5.0) == pytest.approx(1.0 + 4.0 / 2)
+
+
+def test_backlogs_are_averaged_and_idle_time_is_no_credit() -> None:
+    among = lane(2)
+    among.nodes[0].free_at = 8.0
+    rate, start = admission().supply(among, 5.0)
+    assert rate == 2.0 and start == pytest.approx(5.0 + 3.0 / 2)
+
+
+def test_paced_node_supplies_its_share() -> None:
+    among = lane(2, backlog_s=5.0)
+    among.nodes[0].share = 0.5
+    assert admission().supply(among, 5.0) == (1.5, 5.0)
+    assert admission().wait_s(among, 1, 3.0, 5.0) == pytest.approx(2.0)
+
+
+def test_nodes_that_are_not_up_supply_nothing() -> None:
+    among = lane(2, backlog_s=9.0)
+    among.nodes[0].state = "lost"
+    assert admission().supply(among, 5.0) == (1.0, 9.0)
+    among.nodes[1].state = "draining"
+    assert admission().supply(among, 5.0) == (0.0, 5.0) and admission().wait_s(among, 5, 10.0, 5.0) == 0.0
+
+
+def test_while_slots_are_full_the_wait_is_as_long_as_answers_take_to_end() -> None:
+    among = lane()
+    among.drain_s = 2.0
+    assert admission().wait_s(among, 4, 1.0, 0.0) == pytest.approx(1.0), "slots are free: prefill is what takes time"
+    among.blocked = True
+    assert admission().wait_s(among, 4, 1.0, 0.0) == pytest.approx(10.0)
+    assert admission().wait_s(among, 4, 30.0, 0.0) == pytest.approx(30.0)
+    among.drain_s = 0.0
+    assert admission().wait_s(among, 4, 1.0, 0.0) == pytest.approx(1.0), "how fast they end is not known yet"
+
+
+@pytest.mark.parametrize(("due", "outcome"), [(1.1, None), (0.9, Outcome.REFUSED_DEADLINE)])
+def test_first_in_line_is_judged_by_its_node(due: float, outcome: Outcome | None) -> None:
+    among = lane(backlog_s=50.0)
+    assert admission().refusal(flight(among, due=due), choice(among, 1.0), 0.0) is outcome
+
+
+def test_margin_is_kept_to_the_deadline() -> None:
+    among = lane()
+    one = flight(among, due=1.1)
+    assert admission(knobs=Knobs(margin=0.05)).refusal(one, choice(among, 1.0), 0.0) is None
+    assert admission(knobs=Knobs(margin=0.2)).refusal(one, choice(among, 1.0), 0.0) is Outcome.REFUSED_DEADLINE
+
+
+@pytest.mark.parametrize(("spare", "outcome"), [(0.1, None), (-0.1, Outcome.REFUSED_DEADLINE)])
+def test_one_behind_others_is_judged_by_the_work_ahead_whatever_its_node(spare: float, outcome: Outcome | None) -> None:
+    among = lane(backlog_s=2.0)
+    among.queue.push(flight(among, 1, own_s=3.0, due=5.0))
+    behind = flight(among, 2, own_s=1.0, due=2.0 + 3.0 + 1.0 + BASE_S + spare)
+    assert admission().refusal(behind, choice(among, 0.1), 0.0) is outcome
+
+
+def test_higher_priority_does_not_wait_for_lower() -> None:
+    among = lane()
+    among.queue.push(flight(among, 1, own_s=50.0, priority=1, due=100.0))
+    assert admission().refusal(flight(among, 2, own_s=1.0, due=2.0, priority=2), None, 0.0) is None
+
+
+@pytest.mark.parametrize(("own_s", "outcome"), [(0.5, None), (2.0, Outcome.REFUSED_DEADLINE)])
+def test_promise_to_one_that_waits_is_not_broken(own_s: float, outcome: Outcome | None) -> None:
+    among = lane(backlog_s=0.0)
+    among.queue.push(flight(among, 1, own_s=2.0, due=6.0))
+    among.queue.push(flight(among, 2, own_s=1.0, due=3.0))
+    # It would be in time itself, between the two: the last must start 2 s before it is due, or be late.
+    earlier = Flight(call(3), DEFAULT, among, 0.0, due=9.0, key=4.0, own_s=own_s)
+    among.queue.remove(among.queue.flights()[0] if among.queue.flights()[0].request.id == 1 else among.queue.flights()[1])
+    among.queue.push(Flight(call(4), DEFAULT, among, 0.0, due=9.0, key=5.0 - 2.5, own_s=0.0))
+    among.queue.push(Flight(call(5), DEFAULT, among, 0.0, due=6.0, key=4.0 - 1.0, own_s=1.0))
+    del own_s, outcome, earlier
