@@ -9,7 +9,7 @@ import pytest
 from tests.playbook import call
 
 from penstock import config
-from penstock.core.admission import Admission
+from penstock.core.admission import RETRY_LEAST_S, RETRY_MOST_S, Admission
 from penstock.core.classify import DEFAULT
 from penstock.core.fleet import Node
 from penstock.core.flight import Flight
@@ -122,14 +122,99 @@ def test_higher_priority_does_not_wait_for_lower() -> None:
     assert admission().refusal(flight(among, 2, own_s=1.0, due=2.0, priority=2), None, 0.0) is None
 
 
-@pytest.mark.parametrize(("own_s", "outcome"), [(0.5, None), (2.0, Outcome.REFUSED_DEADLINE)])
+@pytest.mark.parametrize(("own_s", "outcome"), [(1.5, None), (2.5, Outcome.REFUSED_DEADLINE)])
 def test_promise_to_one_that_waits_is_not_broken(own_s: float, outcome: Outcome | None) -> None:
-    among = lane(backlog_s=0.0)
-    among.queue.push(flight(among, 1, own_s=2.0, due=6.0))
-    among.queue.push(flight(among, 2, own_s=1.0, due=3.0))
-    # It would be in time itself, between the two: the last must start 2 s before it is due, or be late.
-    earlier = Flight(call(3), DEFAULT, among, 0.0, due=9.0, key=4.0, own_s=own_s)
-    among.queue.remove(among.queue.flights()[0] if among.queue.flights()[0].request.id == 1 else among.queue.flights()[1])
-    among.queue.push(Flight(call(4), DEFAULT, among, 0.0, due=9.0, key=5.0 - 2.5, own_s=0.0))
-    among.queue.push(Flight(call(5), DEFAULT, among, 0.0, due=6.0, key=4.0 - 1.0, own_s=1.0))
-    del own_s, outcome, earlier
+    among = lane()
+    among.queue.push(flight(among, 1, due=2.0))
+    before = flight(among, 2, own_s=own_s, due=9.0)
+    before.key = 1.0
+    assert admission().refusal(before, None, 0.0) is outcome
+
+
+def test_without_a_deadline_no_promise_is_in_the_way() -> None:
+    among = lane()
+    among.queue.push(flight(among, 1, due=2.0))
+    before = flight(among, 2, own_s=50.0)
+    before.key = 1.0
+    assert admission().refusal(before, None, 0.0) is None
+
+
+def unfair(up: bool = True) -> Lane:
+    """Short prompts were admitted always, long ones, which have a second to wait, half of the time."""
+    among = lane()
+    among.nodes[0].state = "up" if up else "lost"
+    for count in range(10):
+        among.bands.note(100, True, 3.0, 0.0)
+        among.bands.note(50_000, count < 5, 1.0, 0.0)
+    among.queue.push(flight(among, 1, own_s=0.5, priority=5))
+    return among
+
+
+@pytest.mark.parametrize(("own_s", "outcome"), [(0.4, None), (0.6, Outcome.REFUSED_DEADLINE)])
+def test_length_served_well_yields_to_one_served_less(own_s: float, outcome: Outcome | None) -> None:
+    among = unfair()
+    assert admission().refusal(flight(among, 2, own_s=own_s, due=20.0, tokens=100), None, 0.0) is outcome
+
+
+def test_nobody_yields_while_no_node_is_up() -> None:
+    among = unfair(up=False)
+    assert admission().refusal(flight(among, 2, own_s=0.6, due=20.0, tokens=100), None, 0.0) is None
+
+
+def test_full_queue_refuses_under_every_policy() -> None:
+    among = lane()
+    for id in range(10):
+        among.queue.push(flight(among, id, own_s=0.0))
+    for policy in ("slo", "bounded"):
+        assert admission(policy=policy).refusal(flight(among, 99), None, 0.0) is Outcome.REFUSED_FULL
+
+
+def offered(among: Lane) -> float:
+    return sum(among.bands.offered)
+
+
+def test_lengths_are_counted_only_where_something_waits_or_is_refused() -> None:
+    among = lane()
+    admission().refusal(flight(among, due=50.0), choice(among, 0.1), 0.0)
+    assert offered(among) == 0
+    admission().refusal(flight(among, due=5.0), choice(among, 9.0), 0.0)
+    assert (offered(among), sum(among.bands.admitted)) == (1, 0)
+    among.queue.push(flight(among, 2, own_s=0.0))
+    admission().refusal(flight(among, 3, due=50.0), choice(among, 0.1), 0.0)
+    assert (offered(among), sum(among.bands.admitted)) == (2, 1)
+
+
+@pytest.mark.parametrize("due", [1.9, inf])
+def test_one_that_needs_most_of_its_own_time_or_has_no_deadline_is_not_counted(due: float) -> None:
+    among = lane()
+    among.queue.push(flight(among, 1, own_s=0.0))
+    admission().refusal(flight(among, 2, own_s=1.0, due=due), None, 0.0)
+    assert offered(among) == 0
+
+
+def waited(ahead_s: float, due: float = inf) -> float:
+    """Retry-after of a request without own work behind `ahead_s` seconds of it, before the jitter is at its widest."""
+    among = lane()
+    among.queue.push(flight(among, 1, own_s=ahead_s, priority=5))
+    return min(admission(seed).retry_after_s(flight(among, 2, own_s=0.0, due=due), 0.0) for seed in range(200))
+
+
+def test_retry_comes_when_the_work_ahead_is_done() -> None:
+    assert waited(20.0) == pytest.approx(20.0, rel=0.05)
+
+
+def test_retry_comes_sooner_for_one_that_may_wait() -> None:
+    assert waited(20.0, due=30.0) == pytest.approx(5.0, rel=0.05)
+
+
+@pytest.mark.parametrize("ahead_s", [0.0, 1.0, 100.0, 1e6])
+def test_retry_stays_in_its_bounds(ahead_s: float) -> None:
+    among = lane(backlog_s=ahead_s)
+    for seed in range(50):
+        assert RETRY_LEAST_S <= admission(seed).retry_after_s(flight(among, own_s=0.0), 0.0) <= RETRY_MOST_S
+
+
+def test_retries_of_a_refused_crowd_spread() -> None:
+    among, one = lane(backlog_s=20.0), admission()
+    told = [one.retry_after_s(flight(among, id, own_s=0.0), 0.0) for id in range(200)]
+    assert 20.0 <= min(told) < 22.0 and 38.0 < max(told) <= 40.0

@@ -133,6 +133,13 @@ def test_first_token_of_a_late_node_opens_it_again() -> None:
     assert made.has_room(DEPTH_S, 5.0)
 
 
+def test_prefill_of_a_late_node_is_timed_from_when_it_began() -> None:
+    made = node()
+    given(made, 1, tokens=80, now=1.0)
+    given(made, 2, tokens=80, now=3.0)
+    assert made.busy_until > 3.0 and made.prefill.mark == 1.0
+
+
 def test_prompts_that_wait_together_pay_a_step_s_base_once() -> None:
     made = node()
     first, second = given(made, 1), given(made, 2)

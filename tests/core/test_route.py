@@ -1,0 +1,197 @@
+"""Which nodes are looked at, and which of them is chosen."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import pytest
+from tests.playbook import call
+
+from penstock import config
+from penstock.core.classify import DEFAULT
+from penstock.core.fleet import Node
+from penstock.core.flight import Flight
+from penstock.core.lane import Lane
+from penstock.core.prefix import PrefixIndex
+from penstock.core.route import ALL, HOLDERS, Choice, Router
+from penstock.errors import ConfigError
+from penstock.facts import BLOCK_TOKENS, Profile
+from penstock.knobs import Knobs
+from penstock.policy.views import FlightView, NodeView
+
+KNOBS = Knobs(sample=6)
+LANE = Lane("m", [])
+APART = Profile(name="p", source="made up", c0_s=0.02, c1_s=2e-4, c2_s=0.0, c3_s=1e-4, kv_tokens=50_000, cache_tokens=9_000)
+
+
+def fleet(count: int, profile: Profile | None = None, **settings: object) -> list[Node]:
+    named = [config.Node(name=f"n{i}", url="http://127.0.0.1:9", **settings) for i in range(count)]  # type: ignore[arg-type]
+    return [Node(index, node, Knobs(), profile) for index, node in enumerate(named)]
+
+
+class Looking:
+    """Remembers which nodes it was shown, and likes all of them."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def score(self, flight: FlightView, nodes: Sequence[NodeView], cached: Sequence[int], now: float) -> list[float]:
+        self.seen = [node.index for node in nodes]
+        return [1.0] * len(nodes)
+
+
+class Play:
+    """A router over nodes, with an index of prefixes."""
+
+    def __init__(self, nodes: list[Node], seed: int = 1, **policy: object) -> None:
+        self.nodes, self.prefixes = nodes, PrefixIndex()
+        for node in nodes:
+            self.prefixes.add_node(node.index, 1_000)
+        self.router = Router(config.Policy(**policy), self.prefixes, random.Random(seed))  # type: ignore[arg-type]
+
+    def choose(self, blocks: tuple[int, ...] = (), tokens: int = 1_000, *, tried: int = 0, hint: Node | None = None) -> Choice | None:
+        flight = Flight(call(1, tokens=tokens, blocks=blocks), DEFAULT, LANE, 0.0, tried=tried)
+        return self.router.choose(flight, self.nodes, tokens + 100, KNOBS, 0.0, hint)
+
+    def chosen(self, blocks: tuple[int, ...] = (), tokens: int = 1_000, **facts: int) -> Choice:
+        choice = self.choose(blocks, tokens, **facts)  # type: ignore[arg-type]
+        assert choice is not None
+        return choice
+
+    def scored(self, blocks: tuple[int, ...] = (), *, hint: Node | None = None) -> set[int]:
+        looking = Looking()
+        self.router.single = looking
+        self.choose(blocks, hint=hint)
+        assert len(looking.seen) == len(set(looking.seen))
+        return set(looking.seen)
+
+
+def test_few_nodes_are_all_scored() -> None:
+    assert Play(fleet(ALL)).scored() == set(range(ALL))
+
+
+def test_of_many_nodes_a_sample_is_scored_and_each_gets_its_turn() -> None:
+    play = Play(fleet(200))
+    rounds = [play.scored() for _ in range(500)]
+    assert {len(seen) for seen in rounds} == {KNOBS.sample}
+    assert set().union(*rounds) == set(range(200))
+
+
+def test_sample_is_no_larger_than_the_fleet() -> None:
+    play = Play(fleet(3))
+    assert {node.index for node in play.router.candidates(play.nodes, {}, 6, None)} == {0, 1, 2}
+
+
+def test_of_many_nodes_the_deepest_holders_and_the_hint_are_scored_beside_the_sample() -> None:
+    play = Play(fleet(200))
+    for depth, node in enumerate(range(100, 110), start=1):
+        play.prefixes.insert(node, tuple(range(depth)))
+    always = set.intersection(*(play.scored(tuple(range(10)), hint=play.nodes[7]) for _ in range(50)))
+    assert always == {7, *range(110 - HOLDERS, 110)}
+
+
+def test_holder_that_does_not_stand_at_its_number_is_not_mistaken_for_another() -> None:
+    nodes = fleet(60)
+    play = Play(nodes)
+    play.nodes = nodes[20:]
+    for node in (19, 30, 59):
+        play.prefixes.insert(node, (1,))
+    for _ in range(50):
+        assert play.scored((1,)) <= set(range(20, 60))
+
+
+def test_node_with_the_prefix_is_chosen_and_computes_the_rest() -> None:
+    play = Play(fleet(4))
+    play.prefixes.insert(2, (1, 2, 3))
+    choice = play.chosen((1, 2, 3, 4), tokens=4 * BLOCK_TOKENS)
+    assert (choice.node.index, choice.uncached) == (2, BLOCK_TOKENS)
+    assert choice.ready_s == pytest.approx(choice.node.base_s + BLOCK_TOKENS * choice.node.token_s)
+
+
+def test_last_token_of_a_prompt_is_always_computed() -> None:
+    play = Play(fleet(1))
+    play.prefixes.insert(0, (1, 2))
+    assert play.chosen((1, 2), tokens=2 * BLOCK_TOKENS).uncached == 1
+
+
+def test_backlog_counts_into_the_predicted_first_token() -> None:
+    play = Play(fleet(1))
+    play.nodes[0].free_at = 3.0
+    assert play.chosen(tokens=800).ready_s == pytest.approx(3.0 + 0.02 + 0.1)
+
+
+@pytest.mark.parametrize(("profile", "reserved"), [(None, BLOCK_TOKENS + 100), (APART, 2 * BLOCK_TOKENS + 100)])
+def test_prefix_is_reserved_again_only_where_the_cache_is_apart(profile: Profile | None, reserved: int) -> None:
+    play = Play(fleet(1, profile))
+    play.prefixes.insert(0, (1,))
+    choice = play.chosen((1, 2), tokens=2 * BLOCK_TOKENS)
+    assert (choice.uncached, choice.kv_tokens) == (BLOCK_TOKENS, reserved)
+
+
+@pytest.mark.parametrize(("profile", "fits"), [(None, True), (APART, False)])
+def test_shared_prefix_lets_a_request_fit_into_a_nearly_full_node(profile: Profile | None, fits: bool) -> None:
+    play = Play(fleet(1, profile, kv_tokens=10_000))
+    memory = play.nodes[0].memory
+    memory.reserve(9, int(memory.capacity) - BLOCK_TOKENS - 150)
+    play.prefixes.insert(0, (1,))
+    assert (play.choose((1, 2), 2 * BLOCK_TOKENS) is not None) is fits
+    assert play.choose((8, 9), 2 * BLOCK_TOKENS) is None
+
+
+def test_empty_node_is_chosen_for_what_can_never_fit() -> None:
+    assert Play(fleet(1, kv_tokens=10)).chosen(tokens=1_000).node.index == 0
+
+
+def test_full_guarded_and_tried_nodes_are_left_out() -> None:
+    play = Play(fleet(4))
+    play.nodes[0].running = play.nodes[0].max_running
+    play.nodes[1].state = "lost"
+    play.nodes[1].watch()
+    assert {play.chosen(tried=1 << 2).node.index for _ in range(50)} == {3}
+    assert play.choose(tried=0b1100) is None
+
+
+def test_guarded_node_that_admits_is_chosen() -> None:
+    play = Play(fleet(1))
+    play.nodes[0].guarded = True
+    assert play.chosen().node.index == 0
+
+
+def test_no_node_is_no_choice() -> None:
+    assert Play([]).choose() is None
+
+
+def test_node_with_a_backlog_is_chosen_all_the_same() -> None:
+    play = Play(fleet(1))
+    play.nodes[0].free_at = 100.0
+    assert play.chosen().node.index == 0
+
+
+def test_scores_are_added_by_weight() -> None:
+    play = Play(fleet(2), score={"prefix": 2.0, "queue": 1.0})
+    play.nodes[0].running = 1
+    play.prefixes.insert(0, (1,))
+    choice = play.chosen((1, 2), tokens=2 * BLOCK_TOKENS)
+    assert choice.node.index == 0 and choice.score == pytest.approx(2.0 * 0.5 + 0.5)
+    play = Play(fleet(2), score={"prefix": 0.5, "queue": 1.0})
+    play.nodes[0].running = 1
+    play.prefixes.insert(0, (1,))
+    assert play.chosen((1, 2), tokens=2 * BLOCK_TOKENS).node.index == 1
+
+
+def test_single_score_counts_whole_and_a_negative_weight_turns_it_round() -> None:
+    for weight, expected in ((0.1, 1), (-1.0, 0)):
+        play = Play(fleet(2), score={"queue": weight})
+        play.nodes[0].running = 1
+        assert play.chosen().node.index == expected
+
+
+def test_same_seed_gives_the_same_choices() -> None:
+    first, second = ([play.chosen().node.index for _ in range(50)] for play in (Play(fleet(200)), Play(fleet(200))))
+    assert first == second and len(set(first)) > 10
+
+
+def test_unknown_policy_is_named_with_its_place() -> None:
+    with pytest.raises(ConfigError, match=r"policy\.score\.nonsense"):
+        Play(fleet(1), score={"nonsense": 1.0})
