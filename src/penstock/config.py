@@ -5,7 +5,8 @@ Pure: file contents reach `gateway.settings`, which turns YAML into this tree an
 
 from __future__ import annotations
 
-from typing import Annotated
+from enum import StrEnum
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -41,6 +42,30 @@ class Listen(Part, frozen=True, kw_only=True):
     """Host header values accepted; empty accepts any well-formed one."""
 
 
+class KeyLimit(Part, frozen=True, kw_only=True):
+    """What a key may use in a sliding window: exactly one of `requests`, `tokens`, `cost`."""
+
+    requests: Count | None = None
+    """Requests."""
+    tokens: Count | None = None
+    """Prompt and output tokens together."""
+    cost: Positive | None = None
+    """Cost by `prices`, in their currency."""
+    window_s: Positive = 60.0
+    """Length of the window."""
+
+
+class Price(Part, frozen=True, kw_only=True):
+    """What a million tokens cost."""
+
+    input_per_1m: Annotated[float, Meta(ge=0)] = 0.0
+    """Prompt tokens."""
+    cached_per_1m: Annotated[float, Meta(ge=0)] | None = None
+    """Prompt tokens that the engine found in its cache; as `input_per_1m` where not given."""
+    output_per_1m: Annotated[float, Meta(ge=0)] = 0.0
+    """Output tokens."""
+
+
 class Key(Part, frozen=True, kw_only=True):
     """A caller's key: exactly one of `env`, `sha256`."""
 
@@ -52,6 +77,12 @@ class Key(Part, frozen=True, kw_only=True):
     """SHA-256 of the key, hexadecimal."""
     max_priority: Annotated[int, Meta(ge=1, le=5)] = 5
     """Highest priority that its requests may have."""
+    classes: tuple[str, ...] = ()
+    """Classes that its callers may ask for with `x-penstock-class`; names are globs."""
+    limits: tuple[KeyLimit, ...] = ()
+    """What it may use."""
+    concurrency: Count | None = None
+    """Requests it may have under way at once."""
 
 
 class Node(Part, frozen=True, kw_only=True):
@@ -82,8 +113,12 @@ class Range(Part, frozen=True, kw_only=True):
     le: float | None = None
 
 
+Test = str | float | Range
+"""A glob, a number to equal, or a range of numbers."""
+
+
 class When(Part, frozen=True, kw_only=True):
-    """What a request must match, all of it. Names are globs."""
+    """What a request must match, all of it. Names are globs. `metadata.amount: {gt: 1000}` is short for a `metadata` of one field."""
 
     model: str | None = None
     """As the engines name it."""
@@ -95,6 +130,25 @@ class When(Part, frozen=True, kw_only=True):
     """Whether a streamed answer was asked for."""
     prompt_tokens: Range | None = None
     """Estimated size of the prompt."""
+    header: dict[str, Test] = {}
+    """Request headers by name."""
+    metadata: dict[str, Test] = {}
+    """Fields of the request's `metadata`; text that is a number is compared as one where the test is numeric."""
+
+
+class Rung(StrEnum):
+    """What may be tried for a request, in the order of its class's ladder."""
+
+    WAIT = "wait"
+    """Wait in the queue, with place and time told."""
+    CACHE = "cache"
+    """An answer given before to the very same request of the same tenant."""
+    SMALLER = "smaller"
+    """The model that `smaller` names for the one asked."""
+    TICKET = "ticket"
+    """202 and a durable job to ask for later."""
+    REJECT = "reject"
+    """A refusal that says when to come back."""
 
 
 class Class(Part, frozen=True, kw_only=True):
@@ -114,6 +168,14 @@ class Class(Part, frozen=True, kw_only=True):
     """Mean time between tokens to keep."""
     total_ms: Positive | None = None
     """Deadline of the whole answer."""
+    timeout: Literal["none"] | None = None
+    """`none`: it waits as long as it takes. `timeout: {ttft_ms: 500}` is short for the keys above."""
+    value: Annotated[float, Meta(ge=0)] = 1.0
+    """What a good answer is worth, for the order `value`."""
+    floor: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    """Share of the fleet's work that the class keeps, however much of higher priority waits."""
+    ladder: tuple[Rung, ...] = ()
+    """What to try, in order; empty: the configuration's `ladder`."""
 
 
 class Pool(Part, frozen=True, kw_only=True):
@@ -189,6 +251,41 @@ class Limits(Part, frozen=True, kw_only=True):
     """Choices in a request (`n`, `best_of`)."""
 
 
+class Cache(Part, frozen=True, kw_only=True):
+    """Answers kept for the rung `cache`: exact matches, apart for each tenant."""
+
+    bytes: Count = 67_108_864
+    """Memory for answers."""
+    age_s: Positive = 600.0
+    """Longest age of an answer."""
+    sampled: bool = False
+    """Keep answers of requests with a temperature above 0 too; without it, a caller asks with `x-penstock-cache: sampled`."""
+
+
+class Tickets(Part, frozen=True, kw_only=True):
+    """Durable jobs: tickets and batches."""
+
+    path: str | None = None
+    """SQLite file; none: one in the state folder of the user who runs the gateway, by address and port."""
+    keep_s: Positive = 86_400.0
+    """How long results are kept."""
+    most: Count = 100_000
+    """Jobs that have not ended."""
+    running: Count = 64
+    """Jobs handed to the scheduler at once."""
+    file_bytes: Count = 104_857_600
+    """Largest file of a batch."""
+
+
+class Idempotency(Part, frozen=True, kw_only=True):
+    """Answers kept for repeats with the same `Idempotency-Key`."""
+
+    window_s: Positive = 3_600.0
+    """How long a repeat is given the first answer."""
+    bytes: Count = 67_108_864
+    """Memory for answers."""
+
+
 class Config(Part, frozen=True, kw_only=True):
     listen: Listen = Listen()
     """Where callers come."""
@@ -210,6 +307,18 @@ class Config(Part, frozen=True, kw_only=True):
     """How it is decided."""
     knobs: Knobs = Knobs()
     """The scheduler's numbers."""
+    ladder: tuple[Rung, ...] = (Rung.WAIT, Rung.REJECT)
+    """What is tried for a request whose class names no ladder."""
+    smaller: dict[str, str] = {}
+    """Engine's name of a model -> that of the model to serve in its place on the rung `smaller`."""
+    cache: Cache = Cache()
+    """Answers kept for the rung `cache`."""
+    tickets: Tickets = Tickets()
+    """Durable jobs."""
+    idempotency: Idempotency = Idempotency()
+    """Repeats of a request."""
+    prices: dict[str, Price] = {}
+    """Engine's name of a model -> what it costs; names are globs."""
     hold: Hold = Hold()
     """What a caller who waits is sent."""
     limits: Limits = Limits()

@@ -69,6 +69,20 @@ class Request(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     blocks: tuple[int, ...] = ()
     """Chained 64-bit hashes of the prompt's full blocks of `BLOCK_TOKENS`, salted by tenant."""
     session: str = ""
+    task: str = ""
+    """The class that the caller asked for and may ask for; empty: the rules decide."""
+    max_priority: int = 5
+    """Cap of the caller's key."""
+    ladder: tuple[str, ...] | None = None
+    """Rungs that the caller allows, of those of its class."""
+    headers: dict[str, str] = {}
+    """Those headers that rules look at, names in lower case."""
+    metadata: dict[str, str] = {}
+    """Those fields of `metadata` that rules look at, as text."""
+    cached: bool = False
+    """An answer to the very same request is at hand."""
+    patient: bool = False
+    """A durable job: it has no deadline and waits as long as it takes."""
 
 
 class Signals(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

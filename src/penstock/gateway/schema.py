@@ -59,6 +59,12 @@ def _section(name: str, definition: dict[str, Any]) -> str:
     lines = [f"## {title}", ""]
     if (text := definition.get("description")) and name != "Config":
         lines += [text.replace("\n", " "), ""]
+    if "enum" in definition:
+        described = _descriptions()
+        lines += ["| Value | |", "|---|---|"] + [
+            f"| `{value}` | {described.get((name, value.upper()), '')} |" for value in definition["enum"]
+        ]
+        return "\n".join([*lines, ""])
     lines += ["| Key | Value | Default | |", "|---|---|---|---|"]
     required = definition.get("required", ())
     for field, entry in definition["properties"].items():
@@ -82,6 +88,8 @@ def _kind(entry: dict[str, Any]) -> str:
         return f"[{name}](#{name.lower()})"
     if "anyOf" in entry:
         return " or ".join(_kind(one) for one in entry["anyOf"] if one.get("type") != "null")
+    if "enum" in entry:
+        return " or ".join(f"`{value}`" for value in entry["enum"])
     match entry["type"]:
         case "array":
             return f"list of {_kind(entry['items'])}"
@@ -108,9 +116,17 @@ def _descriptions() -> dict[tuple[str, str], str]:
         for part in ast.parse(inspect.getsource(module)).body:
             if isinstance(part, ast.ClassDef):
                 for field, after in zip(part.body, part.body[1:], strict=False):
-                    if (text := _docstring(after)) and isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
-                        found[part.name, field.target.id] = text
+                    if (text := _docstring(after)) and (target := _target(field)):
+                        found[part.name, target] = text
     return found
+
+
+def _target(statement: ast.stmt) -> str:
+    """The name a class field or an enum's member is given."""
+    target = (
+        statement.target if isinstance(statement, ast.AnnAssign) else statement.targets[0] if isinstance(statement, ast.Assign) else None
+    )
+    return target.id if isinstance(target, ast.Name) else ""
 
 
 def _docstring(statement: ast.stmt) -> str:
