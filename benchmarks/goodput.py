@@ -56,14 +56,17 @@ class Work(NamedTuple):
     scenario: str = ""
     nodes: int = 0
     """0: sized here."""
+    pace: float = 1.0
+    """Speed-up that is called 1x, so that a light workload asks for several nodes."""
 
 
 WORKS = (
     Work("conversation", "mooncake-demo", trace="mooncake_conversation.jsonl.gz", nodes=8),
     Work("servegen", "deepseek-v3-h200-tp8", trace="servegen_deepseek_r1.tar.xz", window="10:00:11:00"),
-    Work("azure", "llama-70b-a800-tp8", trace="azure2023_conv.csv.gz"),
-    Work("burst", "deepseek-v3-h200-tp8", scenario="burst"),
+    Work("azure", "llama-70b-a800-tp8", trace="azure2023_conv.csv.gz", pace=6.0),
+    Work("steady", "deepseek-v3-h200-tp8", scenario="steady"),
     Work("chat", "deepseek-v3-h200-tp8", scenario="chat"),
+    Work("shared-prefix", "qwen3-32b-h100-tp2", scenario="shared-prefix"),
 )
 
 
@@ -77,7 +80,7 @@ def command(work: Work, options: Options, nodes: int, speedup: float) -> tuple[s
     part = ("--window", work.window) if work.window else ()
     most = ("--limit", str(options.limit)) if options.limit is not None else ()
     objective = ("--slo-ttft", str(SLO.ttft_s), "--slo-ttft-per-1k", str(SLO.ttft_per_1k_s), "--slo-tpot", str(SLO.tpot_s))
-    fleet = ("--nodes", str(nodes), "--profile", work.profile, "--speedup", str(speedup), "--seed", str(options.seed))
+    fleet = ("--nodes", str(nodes), "--profile", work.profile, "--speedup", str(work.pace * speedup), "--seed", str(options.seed))
     return ("nice", "-n", "10", *PENSTOCK, "simulate", *source, *part, *most, *objective, *fleet, "--json")
 
 
@@ -128,9 +131,9 @@ def nodes_for(work: Work, options: Options, requests: list[Arrival], profile: Pr
     if work.nodes:
         return work.nodes
     span = requests[-1].at_s - requests[0].at_s
-    first = ceil(best_s(profile, [Trip(one, cached_tokens=0) for one in requests]) / span)
+    first = ceil(best_s(profile, [Trip(one, cached_tokens=0) for one in requests]) * work.pace / span)
     most = simulated(work, options, first, FIRST_LOAD)["good_per_s"]
-    return max(1, round(first * len(requests) / span / (LOAD * most)))
+    return max(1, round(first * len(requests) * work.pace / span / (LOAD * most)))
 
 
 def rows(work: Work, nodes: int, idle_per_s: float, results: dict[float, Json]) -> list[Row]:
@@ -158,7 +161,7 @@ def measured(work: Work, options: Options) -> list[Row]:
         nodes = nodes_for(work, options, requests, profile)
         with ThreadPoolExecutor(AT_ONCE) as pool:
             runs = {speedup: pool.submit(simulated, work, options, nodes, speedup) for speedup in LOADS}
-            idle_per_s = alone(requests, profile) / (requests[-1].at_s - requests[0].at_s)
+            idle_per_s = alone(requests, profile) * work.pace / (requests[-1].at_s - requests[0].at_s)
             results = {speedup: run.result() for speedup, run in runs.items()}
     except RuntimeError as error:
         return [Row(f"goodput: {work.name}", None, note=str(error))]
