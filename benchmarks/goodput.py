@@ -5,7 +5,7 @@ objective on a node with nothing else to do), and the most that this fleet serve
 first run far above capacity measures it, and as many nodes are taken as make the workload at its own speed `LOAD` of it. Fairness is shown
 as the worst quarter of prompt lengths over the mean, and the worst larger tenant likewise.
 
-    python -m benchmarks.goodput [--limit N] [--seed N] [--json] [WORKLOAD ...]
+    PYTHONPATH=. python benchmarks/goodput.py [--limit N] [--seed N] [--json] [WORKLOAD ...]
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from math import ceil
+from math import ceil, inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +30,7 @@ from penstock.sim import load, traces
 from penstock.sim.arrival import Arrival, cut
 from penstock.sim.report import best_s
 from penstock.sim.slo import Slo
-from penstock.sim.traces.ask import Ask, window
+from penstock.sim.traces.ask import Ask
 from penstock.sim.world import Trip
 
 DATA = Path(os.environ.get("PENSTOCK_DATA", SOURCES.parent.parent / "shared" / "data"))
@@ -52,7 +52,9 @@ class Work(NamedTuple):
     name: str
     profile: str
     trace: str = ""
-    window: str = ""
+    from_s: float = 0.0
+    for_s: float = 0.0
+    """Of the trace, at 1x: every load is run for this long, so that an idle fleet fills in the same share of it. 0: all of it."""
     scenario: str = ""
     nodes: int = 0
     """0: sized here."""
@@ -62,7 +64,7 @@ class Work(NamedTuple):
 
 WORKS = (
     Work("conversation", "mooncake-demo", trace="mooncake_conversation.jsonl.gz", nodes=8),
-    Work("servegen", "deepseek-v3-h200-tp8", trace="servegen_deepseek_r1.tar.xz", window="10:00:11:00"),
+    Work("servegen", "deepseek-v3-h200-tp8", trace="servegen_deepseek_r1.tar.xz", from_s=36_000.0, for_s=1_200.0),
     Work("azure", "llama-70b-a800-tp8", trace="azure2023_conv.csv.gz", pace=6.0),
     Work("steady", "deepseek-v3-h200-tp8", scenario="steady"),
     Work("chat", "deepseek-v3-h200-tp8", scenario="chat"),
@@ -75,13 +77,18 @@ class Options(NamedTuple):
     seed: int
 
 
+def part(work: Work, speedup: float) -> tuple[float, float]:
+    return work.from_s, work.from_s + work.for_s * speedup if work.for_s else inf
+
+
 def command(work: Work, options: Options, nodes: int, speedup: float) -> tuple[str, ...]:
     source = ("--trace", str(DATA / work.trace)) if work.trace else ("--scenario", work.scenario)
-    part = ("--window", work.window) if work.window else ()
+    start_s, end_s = part(work, speedup)
+    window = ("--window", f"{start_s:g}:{end_s:g}") if work.for_s else ()
     most = ("--limit", str(options.limit)) if options.limit is not None else ()
     objective = ("--slo-ttft", str(SLO.ttft_s), "--slo-ttft-per-1k", str(SLO.ttft_per_1k_s), "--slo-tpot", str(SLO.tpot_s))
     fleet = ("--nodes", str(nodes), "--profile", work.profile, "--speedup", str(work.pace * speedup), "--seed", str(options.seed))
-    return ("nice", "-n", "10", *PENSTOCK, "simulate", *source, *part, *most, *objective, *fleet, "--json")
+    return ("nice", "-n", "10", *PENSTOCK, "simulate", *source, *window, *most, *objective, *fleet, "--json")
 
 
 def simulated(work: Work, options: Options, nodes: int, speedup: float) -> Json:
@@ -95,16 +102,17 @@ def simulated(work: Work, options: Options, nodes: int, speedup: float) -> Json:
     return result
 
 
-def arrivals(work: Work, options: Options) -> list[Arrival]:
-    start_s, end_s = window(work.window) if work.window else (0.0, float("inf"))
+def arrivals(work: Work, options: Options, speedup: float) -> list[Arrival]:
+    """The requests of that load, at the workload's own speed."""
+    start_s, end_s = part(work, speedup)
     if work.trace:
         return traces.read(DATA / work.trace, None, Ask(start_s=start_s, end_s=end_s, limit=options.limit, seed=options.seed))
     made = load.generate(load.scenario(work.scenario), options.seed)
     return cut(made, start_s=start_s, end_s=end_s, speedup=1.0, limit=options.limit)
 
 
-def alone(requests: list[Arrival], profile: Profile) -> int:
-    """Requests that make the objective on a node that has nothing else to do; its cache knows the ones before."""
+def alone(requests: list[Arrival], profile: Profile) -> float:
+    """The rate of requests that make the objective on a node that has nothing else to do; its cache knows the ones before."""
     engine, now, good = Engine(profile), 0.0, 0
     for id, one in enumerate(requests):
         began = first = now
@@ -116,7 +124,11 @@ def alone(requests: list[Arrival], profile: Profile) -> int:
                 now = outcome.at
                 tpot_s = (now - first) / (one.output_tokens - 1) if one.output_tokens > 1 else None
                 good += not outcome.refused and SLO.met(one.prompt_tokens, first - began, tpot_s)
-    return good
+    return good / span(requests)
+
+
+def span(requests: list[Arrival]) -> float:
+    return requests[-1].at_s - requests[0].at_s
 
 
 def _all(engine: Engine) -> list[Started | Ended]:
@@ -130,20 +142,20 @@ def nodes_for(work: Work, options: Options, requests: list[Arrival], profile: Pr
     """As many nodes as make the workload at its own speed `LOAD` of what they can do."""
     if work.nodes:
         return work.nodes
-    span = requests[-1].at_s - requests[0].at_s
-    first = ceil(best_s(profile, [Trip(one, cached_tokens=0) for one in requests]) * work.pace / span)
+    offered = len(requests) * work.pace / span(requests)
+    first = ceil(best_s(profile, [Trip(one, cached_tokens=0) for one in requests]) * work.pace / span(requests))
     most = simulated(work, options, first, FIRST_LOAD)["good_per_s"]
-    return max(1, round(first * len(requests) * work.pace / span / (LOAD * most)))
+    return max(1, round(first * offered / (LOAD * most)))
 
 
-def rows(work: Work, nodes: int, idle_per_s: float, results: dict[float, Json]) -> list[Row]:
+def rows(work: Work, nodes: int, idle_per_s: dict[float, float], results: dict[float, Json]) -> list[Row]:
     most = max(result["good_per_s"] for result in results.values())
     found = []
     for speedup, result in results.items():
-        aim = min(idle_per_s * speedup, most)
+        aim = min(idle_per_s[speedup], most)
         quarters = [part["goodput"] for part in result["by_prompt_length"]]
         note = (
-            f"{result['good_per_s']:.2f}/s good of {idle_per_s * speedup:.2f}, quarters {' '.join(f'{one:.2f}' for one in quarters)}, "
+            f"{result['good_per_s']:.2f}/s good of {idle_per_s[speedup]:.2f}, quarters {' '.join(f'{one:.2f}' for one in quarters)}, "
             f"refused {result['refused']}, TTFT p99 {result['ttft_s']['p99']:.1f} s, TPOT p99 {result['tpot_s']['p99'] or 0:.3f} s"
         )
         found.append(Row(f"goodput: {work.name} on {nodes} nodes, {speedup:g}x", result["good_per_s"] / aim, "", None, GOAL, note))
@@ -157,11 +169,14 @@ def measured(work: Work, options: Options) -> list[Row]:
     if work.trace and not (DATA / work.trace).exists():
         return [Row(f"goodput: {work.name}", None, note=f"no {work.trace} in {DATA}")]
     try:
-        requests, profile = arrivals(work, options), profiles.load(work.profile)
-        nodes = nodes_for(work, options, requests, profile)
+        profile = profiles.load(work.profile)
+        nodes = nodes_for(work, options, arrivals(work, options, 1.0), profile)
         with ThreadPoolExecutor(AT_ONCE) as pool:
             runs = {speedup: pool.submit(simulated, work, options, nodes, speedup) for speedup in LOADS}
-            idle_per_s = alone(requests, profile) * work.pace / (requests[-1].at_s - requests[0].at_s)
+            one = None if work.for_s else alone(arrivals(work, options, 1.0), profile)
+            idle_per_s = {
+                speedup: (one or alone(arrivals(work, options, speedup), profile)) * work.pace * speedup for speedup in LOADS
+            }
             results = {speedup: run.result() for speedup, run in runs.items()}
     except RuntimeError as error:
         return [Row(f"goodput: {work.name}", None, note=str(error))]

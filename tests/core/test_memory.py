@@ -16,8 +16,8 @@ def test_reserved_is_the_sum_of_what_is_held(steps: list[tuple[bool, int, int]])
             memory.reserve(id, tokens)
         else:
             memory.settle(id)
-        assert memory.reserved == sum(memory.held.values()) >= 0
-        assert all(tokens % PAGE_TOKENS == 0 for tokens in memory.held.values())
+        assert memory.reserved == sum(pages for pages, _ in memory.held.values()) >= memory.asked >= 0
+        assert all(tokens % PAGE_TOKENS == 0 for tokens, _ in memory.held.values())
 
 
 def test_full_memory_fits_no_more_and_settling_makes_room() -> None:

@@ -18,7 +18,7 @@ from penstock.core.classify import Classifier
 from penstock.core.fleet import Node, nodes_of
 from penstock.core.flight import Flight
 from penstock.core.lane import ANY, Lane, served
-from penstock.core.predict import Lengths
+from penstock.core.lengths import Lengths, capped
 from penstock.core.prefix import PrefixIndex
 from penstock.core.route import Choice, Router
 from penstock.events import (
@@ -53,6 +53,10 @@ BUSY_PAUSE_S = 0.25
 """A node that answered "busy" is given nothing for this long."""
 RETRIES_KEPT = 10.0
 """Unused retries are kept up to this many."""
+
+
+def _length_key(flight: Flight) -> tuple[str, str, str]:
+    return flight.lane.model, flight.task.name, flight.request.tenant
 
 
 class Core:
@@ -139,6 +143,7 @@ class Core:
         self.flights[request.id] = flight
         if self.retries < RETRIES_KEPT:
             self.retries += self.knobs.retry_share
+        flight.length = self.lengths.find((lane.model, task.name, request.tenant))
         self._set_deadline(flight)
         tokens = self._kv_tokens(flight)
         choice = self.router.choose(flight, lane.nodes, tokens, self.knobs, now)
@@ -157,12 +162,13 @@ class Core:
         if task.ttft_s < inf:
             flight.due = flight.arrived + task.ttft_s + task.ttft_s_per_token * request.prompt_tokens
         if task.total_s < inf:
-            decode_s = self.lengths.mean((flight.lane.model, task.name), request.max_tokens) * flight.lane.nodes[0].steps.itl_s
+            decode_s = capped(flight.length.mean, request.max_tokens) * flight.lane.nodes[0].steps.itl_s
             flight.due = min(flight.due, flight.arrived + task.total_s - decode_s)
 
     def _kv_tokens(self, flight: Flight) -> int:
         request = flight.request
-        return request.prompt_tokens + self.lengths.high((flight.lane.model, flight.task.name), request.max_tokens)
+        flight.quota = int(capped(flight.length.high, request.max_tokens))
+        return request.prompt_tokens + flight.quota
 
     def _wait(self, flight: Flight, now: float) -> None:
         if any(node.state == "up" for node in flight.lane.nodes):
@@ -219,7 +225,8 @@ class Core:
 
     def _learn_answer(self, flight: Flight, node: Node, event: Finished) -> None:
         if event.output_tokens > 0:
-            self.lengths.learn((flight.lane.model, flight.task.name), event.output_tokens)
+            tokens = event.output_tokens
+            self.lengths.learn(_length_key(flight), tokens, before=min(flight.counted, tokens - 1))
         if event.cached_tokens >= 0 and flight.request.blocks:
             expected = flight.request.prompt_tokens - flight.uncached
             self.prefixes.correct(node.index, expected // BLOCK_TOKENS, event.cached_tokens // BLOCK_TOKENS)
@@ -335,6 +342,16 @@ class Core:
         node = self._node(event.node)
         if node is not None:
             node.progress(event.tokens, event.stream_s, now)
+            for flight in node.memory.pool.passed(node.clock(now)):
+                self._top_up(flight, node, now)
+
+    def _top_up(self, flight: Flight, node: Node, now: float) -> None:
+        """Its answer is longer than was reserved for it: reserve what most answers that got so far will need."""
+        self.lengths.learn(_length_key(flight), flight.quota, ended=False, before=flight.counted)
+        flight.counted = flight.quota
+        flight.quota = int(capped(flight.length.longer(flight.quota, 1 - self.lengths.quantile), flight.request.max_tokens))
+        node.memory.reserve(flight.request.id, flight.prompt_kv + flight.quota)
+        node.memory.pool.grew(flight)
 
     def _node_seen(self, event: NodeSeen, now: float, actions: list[Action]) -> Node | None:
         node = self._node(event.node)

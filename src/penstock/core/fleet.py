@@ -34,6 +34,8 @@ class Node:
         "breaker",
         "busy_until",
         "config",
+        "count",
+        "count_per_s",
         "crowd_s",
         "free_at",
         "guarded",
@@ -92,10 +94,11 @@ class Node:
         self._restart_whole(0.0)
         self.guarded = False
         self.progress_at = -inf
+        self.count = self.count_per_s = 0.0
         self.reported, self.reported_at = Signals(), -inf
 
     def size_memory(self, knobs: Knobs) -> None:
-        self.memory.capacity = inf if self.kv_tokens is None else self.kv_tokens * knobs.kv_share
+        self.memory.resize(inf if self.kv_tokens is None else self.kv_tokens * knobs.kv_share)
 
     def watch(self) -> None:
         """Note whether more than slots and memory must be looked at before it is given work: `guarded`."""
@@ -132,7 +135,8 @@ class Node:
         if not self.running:
             self._restart_whole(now)
         self.running += 1
-        self.memory.reserve(flight.request.id, tokens)
+        memory = self.memory
+        memory.reserve(flight.request.id, tokens)
         if self.busy_until <= now:
             self.busy_until = now
             if not self.prefilling:
@@ -155,12 +159,24 @@ class Node:
             self.pending_tokens += flight.uncached
         else:
             self.prefilled_tokens += flight.uncached
+        if memory.capacity < inf:
+            flight.clock, flight.counted = -1.0, 0
+            flight.prompt_kv = max(0, tokens - flight.quota)
+            memory.pool.add(flight, self.clock(now))
+            if not flight.request.stream:
+                memory.pool.began(flight, self.clock(flight.done_at))
 
     def first_token(self, flight: Flight, now: float) -> None:
         self.prefilled_tokens += flight.uncached
         self.prefill.first_token(flight.uncached, now)
         self.base_s, self.token_s = self.prefill.base_s, self.prefill.token_s
         self._prefilled(flight, now)
+        if self.memory.capacity < inf:
+            self.memory.pool.began(flight, self.clock(now))
+
+    def clock(self, now: float) -> float:
+        """Tokens that each stream of the node was given, counted from any moment: all get one a step."""
+        return self.count + (now - self.progress_at) * self.count_per_s if self.count_per_s else 0.0
 
     def _pace(self) -> None:
         """How much of the time it may prefill, as its streams stand now."""
@@ -186,7 +202,10 @@ class Node:
     def take_back(self, flight: Flight, now: float) -> None:
         """The request ended, however it did."""
         self.running -= 1
-        self.memory.settle(flight.request.id)
+        memory = self.memory
+        memory.settle(flight.request.id)
+        if memory.capacity < inf:
+            memory.pool.drop(flight, self.clock(now))
         if flight.request.stream:
             if flight.first < 0:
                 self.free_at -= flight.own_s
@@ -227,7 +246,13 @@ class Node:
             self.steps.learn(tokens, stream_s, max(0.0, done - self.progress_tokens), now - self.progress_at)
             self.learn_pace()
             self._pace()
+        if tokens > 0 and stream_s > 0:
+            rate = tokens / stream_s
+            if now > self.progress_at > -inf:
+                self.count += rate * (now - self.progress_at)
+            self.count_per_s = rate
         self.progress_at, self.progress_tokens = now, done
+        self.memory.pool.refresh(self.clock(now), self.memory.tight and self.count_per_s > 0)
 
     def snapshot(self, prefix_blocks: int, now: float) -> NodeSnapshot:
         return NodeSnapshot(
@@ -237,7 +262,7 @@ class Node:
             running=self.running,
             prefilling=self.prefilling,
             backlog_s=max(0.0, self.free_at - now),
-            kv_reserved_tokens=self.memory.reserved,
+            kv_reserved_tokens=self.memory.promised(),
             kv_tokens=None if self.memory.capacity == inf else int(self.memory.capacity),
             prefill_tokens_per_s=1 / self.token_s,
             itl_s=self.steps.itl_s,

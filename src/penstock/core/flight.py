@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from penstock.core.classify import TaskClass
+from penstock.core.lengths import Lengths, Survival
 from penstock.facts import Request
 
 if TYPE_CHECKING:
     from penstock.core.fleet import Node
     from penstock.core.lane import Lane
+
+
+UNKNOWN = Lengths().start
 
 
 class Flight(msgspec.Struct, eq=False):
@@ -40,3 +44,15 @@ class Flight(msgspec.Struct, eq=False):
     attempt: int = 0
     tried: int = 0
     """Bits of the nodes that failed it."""
+    length: Survival = UNKNOWN
+    """How long its answer may be."""
+    quota: int = 0
+    """Output tokens to reserve, or reserved."""
+    counted: int = 0
+    """Output tokens that were learned from already."""
+    prompt_kv: int = 0
+    """KV memory of its prompt on its node."""
+    clock: float = -1.0
+    """The node's count of tokens at its first."""
+    claim: Node | None = None
+    """The node that keeps memory for it."""

@@ -77,7 +77,7 @@ class Router:
                     hit = most
             memory = node.memory
             need = tokens - hit if node.shares_prefix else tokens
-            if memory.reserved + need <= memory.capacity or not memory.held:
+            if memory.reserved + need <= memory.unclaimed or memory.fits(need, flight):
                 able.append(node)
                 cached.append(hit)
         if not able:
