@@ -65,7 +65,7 @@ class Work(NamedTuple):
 WORKS = (
     Work("conversation", "mooncake-demo", trace="mooncake_conversation.jsonl.gz", nodes=8),
     Work("servegen", "deepseek-v3-h200-tp8", trace="servegen_deepseek_r1.tar.xz", from_s=36_000.0, for_s=1_200.0),
-    Work("azure", "llama-70b-a800-tp8", trace="azure2023_conv.csv.gz", pace=6.0),
+    Work("azure", "llama-70b-a800-tp8", trace="azure2023_conv.csv.gz", for_s=580.0, pace=3.0),
     Work("steady", "deepseek-v3-h200-tp8", scenario="steady"),
     Work("chat", "deepseek-v3-h200-tp8", scenario="chat"),
     Work("shared-prefix", "qwen3-32b-h100-tp2", scenario="shared-prefix"),

@@ -51,6 +51,8 @@ UNAVAILABLE_WAIT_S = 5.0
 """How long a request waits for a node while none is up: an engine that restarts at once is never noticed."""
 BUSY_PAUSE_S = 0.25
 """A node that answered "busy" is given nothing for this long."""
+PACED_TOKENS = 16
+"""Shorter answers' time between tokens is chance, whatever the pace."""
 RETRIES_KEPT = 10.0
 """Unused retries are kept up to this many."""
 
@@ -214,6 +216,8 @@ class Core:
         if succeeded:
             if not flight.request.stream:
                 node.learn_whole(flight, now)
+            elif flight.first >= 0 and event.output_tokens >= PACED_TOKENS and flight.task.tpot_s == node.tpot_s < inf:
+                node.learn_aim((now - flight.first) / (event.output_tokens - 1))
             self._learn_answer(flight, node, event)
         node.take_back(flight, now)
         if node.breaker.count or node.guarded:

@@ -9,7 +9,7 @@ from penstock import config
 from penstock.core.breaker import Breaker, State
 from penstock.core.flight import Flight
 from penstock.core.memory import Memory
-from penstock.core.predict import AIM, LEAST_SHARE, Prefill, Steps
+from penstock.core.predict import AIM, AIM_LEAST, AIM_MOST, LEAST_SHARE, MISSED, NARROW, Prefill, Steps
 from penstock.facts import NodeSnapshot, Profile, Signals
 from penstock.knobs import Knobs
 
@@ -17,6 +17,8 @@ MAX_RUNNING = 256
 """Requests at once on a node that does not say how many it takes: vLLM's default `max_num_seqs`."""
 LATE_PREFILLS = 4
 """A node late with a first token is given no more than this many prompts."""
+PACED = 0.75
+"""A stream with less than this share of the time aimed at says nothing of how its node was paced."""
 WHOLE = 16
 """JSON answers that are counted before their rate is judged: few would often be fast by chance."""
 STALE_S = 5.0
@@ -28,6 +30,7 @@ class Node:
     """One engine. `free_at` is when it is predicted to be able to begin another prefill; `tpot_s` the time between tokens to keep."""
 
     __slots__ = (
+        "aim",
         "alone_s",
         "base_s",
         "bit",
@@ -88,6 +91,7 @@ class Node:
         self.tpot_s = inf
         self.busy_until = self.free_at = -inf
         self.share = 1.0
+        self.aim = AIM
         self.alone_s = self.crowd_s = 0.0
         self.worth = 1.0
         self.learn_pace()
@@ -186,8 +190,15 @@ class Node:
     def learn_pace(self) -> None:
         """Take over what the engine's steps were learned to be, against the time between tokens to keep."""
         alone_s, crowd_s = self.steps.parts()
-        self.alone_s, self.crowd_s = alone_s / (self.tpot_s * AIM), crowd_s / (self.tpot_s * AIM)
+        self.alone_s, self.crowd_s = alone_s / (self.tpot_s * self.aim), crowd_s / (self.tpot_s * self.aim)
         self.worth = self.token_s / self.steps.token_s
+
+    def learn_aim(self, tpot_s: float) -> None:
+        """A stream ended with this mean time between tokens: aim so that a share of `MISSED` of those that were paced are late."""
+        if tpot_s > self.tpot_s:
+            self.aim = max(AIM_LEAST, self.aim * (1.0 - NARROW))
+        elif tpot_s > PACED * self.aim * self.tpot_s:
+            self.aim = min(AIM_MOST, self.aim * (1.0 + NARROW * MISSED / (1.0 - MISSED)))
 
     def _prefilled(self, flight: Flight, now: float) -> None:
         self.prefilling -= 1

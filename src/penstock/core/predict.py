@@ -149,5 +149,10 @@ DOUBT = 10.0
 STREAMED = 0.5
 """Intervals with fewer streams on average tell of idling, not of steps."""
 AIM = 0.8
-"""Share of the promised time between tokens to aim at: answers differ, and their mean must leave most of them inside it."""
+"""Share of the promised time between tokens to aim at first: answers differ, and their mean must leave most of them inside it."""
+AIM_LEAST, AIM_MOST = 0.6, 0.97
+MISSED = 0.02
+"""Share of the paced answers that may take longer between tokens than promised: with none, the fleet would idle for the rest."""
+NARROW = 0.04
+"""How much less is aimed at for each answer that did."""
 LEAST_SHARE = 0.05
