@@ -20,13 +20,15 @@ BANDS = 24
 class Bands:
     """Only requests that an idle fleet could serve in time are counted."""
 
-    __slots__ = ("admitted", "aged_at", "lowest", "offered", "room")
+    __slots__ = ("admitted", "aged_at", "offered", "room", "work")
 
     def __init__(self) -> None:
         self.offered = [0.0] * BANDS
         self.admitted = [0.0] * BANDS
         self.room = [inf] * BANDS
         """How long a request of the band could have waited: a running mean, seconds."""
+        self.work = [0.0] * BANDS
+        """Prefill seconds of a request of the band: a running mean."""
         self.aged_at = 0.0
 
     def age(self, now: float) -> None:
@@ -43,6 +45,17 @@ class Bands:
         self.admitted[band] += admitted
         known = self.room[band]
         self.room[band] = room_s if known == inf else known + 0.1 * (room_s - known)
+
+    def costs(self, tokens: int, own_s: float) -> float:
+        """What the request's prefill takes over what one of its length usually takes: less where much of it is cached."""
+        band = band_of(tokens)
+        known = self.work[band] = self.work[band] + 0.02 * (own_s - self.work[band]) if self.work[band] else own_s
+        return own_s / known if known > 0.0 else 1.0
+
+    def refused(self) -> float:
+        """The share of the counted requests that was refused of late."""
+        offered = sum(self.offered)
+        return 1.0 - sum(self.admitted) / offered if offered > KNOWN else 0.0
 
     def withdrawn(self, tokens: int) -> None:
         """An admitted request was not served after all."""
