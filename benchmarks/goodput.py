@@ -15,17 +15,20 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from math import ceil, inf
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import msgspec
 
 from benchmarks.process import PENSTOCK, SOURCES
 from benchmarks.row import Row, main
 from penstock.engine import profiles
 from penstock.engine.model import Engine
 from penstock.engine.sequence import Ended, Sequence, Started
-from penstock.facts import Profile
+from penstock.facts import BLOCK_TOKENS, Profile
 from penstock.sim import load, traces
 from penstock.sim.arrival import Arrival, cut
 from penstock.sim.report import best_s
@@ -56,6 +59,7 @@ class Work(NamedTuple):
     for_s: float = 0.0
     """Of the trace, at 1x: every load is run for this long, so that an idle fleet fills in the same share of it. 0: all of it."""
     scenario: str = ""
+    """Made anew for each load, as long as it takes."""
     nodes: int = 0
     """0: sized here."""
     pace: float = 1.0
@@ -66,9 +70,8 @@ WORKS = (
     Work("conversation", "mooncake-demo", trace="mooncake_conversation.jsonl.gz", nodes=8),
     Work("servegen", "deepseek-v3-h200-tp8", trace="servegen_deepseek_r1.tar.xz", from_s=36_000.0, for_s=1_200.0),
     Work("azure", "llama-70b-a800-tp8", trace="azure2023_conv.csv.gz", for_s=580.0, pace=3.0),
-    Work("steady", "deepseek-v3-h200-tp8", scenario="steady"),
-    Work("chat", "deepseek-v3-h200-tp8", scenario="chat"),
-    Work("shared-prefix", "qwen3-32b-h100-tp2", scenario="shared-prefix"),
+    Work("steady", "deepseek-v3-h200-tp8", scenario="steady", for_s=300.0),
+    Work("chat", "qwen3-32b-h100-tp2", scenario="chat", for_s=300.0),
 )
 
 
@@ -81,21 +84,22 @@ def part(work: Work, speedup: float) -> tuple[float, float]:
     return work.from_s, work.from_s + work.for_s * speedup if work.for_s else inf
 
 
-def command(work: Work, options: Options, nodes: int, speedup: float) -> tuple[str, ...]:
-    source = ("--trace", str(DATA / work.trace)) if work.trace else ("--scenario", work.scenario)
+def command(work: Work, options: Options, trace: Path, nodes: int, speedup: float) -> tuple[str, ...]:
     start_s, end_s = part(work, speedup)
     window = ("--window", f"{start_s:g}:{end_s:g}") if work.for_s else ()
     most = ("--limit", str(options.limit)) if options.limit is not None else ()
     objective = ("--slo-ttft", str(SLO.ttft_s), "--slo-ttft-per-1k", str(SLO.ttft_per_1k_s), "--slo-tpot", str(SLO.tpot_s))
     fleet = ("--nodes", str(nodes), "--profile", work.profile, "--speedup", str(work.pace * speedup), "--seed", str(options.seed))
-    return ("nice", "-n", "10", *PENSTOCK, "simulate", *source, *window, *most, *objective, *fleet, "--json")
+    return ("nice", "-n", "10", *PENSTOCK, "simulate", "--trace", str(trace), *window, *most, *objective, *fleet, "--json")
 
 
 def simulated(work: Work, options: Options, nodes: int, speedup: float) -> Json:
     """Raises RuntimeError with what the simulator said."""
-    done = subprocess.run(
-        command(work, options, nodes, speedup), capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(SOURCES)}
-    )
+    with tempfile.TemporaryDirectory(prefix="penstock-goodput-") as folder:
+        trace = DATA / work.trace if work.trace else written(arrivals(work, options, speedup), Path(folder) / "made.jsonl")
+        done = subprocess.run(
+            command(work, options, trace, nodes, speedup), capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(SOURCES)}
+        )
     if done.returncode:
         raise RuntimeError(done.stderr.strip()[-160:].replace("\n", " "))
     result: Json = json.loads(done.stdout)[0]
@@ -107,8 +111,23 @@ def arrivals(work: Work, options: Options, speedup: float) -> list[Arrival]:
     start_s, end_s = part(work, speedup)
     if work.trace:
         return traces.read(DATA / work.trace, None, Ask(start_s=start_s, end_s=end_s, limit=options.limit, seed=options.seed))
-    made = load.generate(load.scenario(work.scenario), options.seed)
+    made = load.generate(msgspec.structs.replace(load.scenario(work.scenario), duration_s=end_s), options.seed)
     return cut(made, start_s=start_s, end_s=end_s, speedup=1.0, limit=options.limit)
+
+
+def written(requests: list[Arrival], path: Path) -> Path:
+    """The requests as a trace in Mooncake's format, whose ids are of the prompt's begun blocks, too."""
+    rows = [
+        {
+            "timestamp": one.at_s * 1e3,
+            "input_length": one.prompt_tokens,
+            "output_length": one.output_tokens,
+            "hash_ids": [*one.blocks, number] if one.prompt_tokens % BLOCK_TOKENS else one.blocks,
+        }
+        for number, one in enumerate(requests)
+    ]
+    path.write_bytes(b"\n".join(map(msgspec.json.encode, rows)))
+    return path
 
 
 def alone(requests: list[Arrival], profile: Profile) -> float:

@@ -53,6 +53,8 @@ BUSY_PAUSE_S = 0.25
 """A node that answered "busy" is given nothing for this long."""
 PACED_TOKENS = 16
 """Shorter answers' time between tokens is chance, whatever the pace."""
+HOLD_BACK, PATIENT_S = 0.25, 8.0
+"""A request that waits for memory is kept some once a quarter of the time to its deadline is over, or of this."""
 RETRIES_KEPT = 10.0
 """Unused retries are kept up to this many."""
 
@@ -268,7 +270,24 @@ class Core:
         actions.append(Cancel(event.id, node.name))
         return node
 
+    def _hold_back(self, flight: Flight, tokens: int, now: float) -> bool:
+        """Where slots are free and memory is not, let the node with most of it keep what becomes free for one that has waited
+        long. Returns whether it is memory that is waited for.
+        """
+        open_nodes = [node for node in flight.lane.nodes if node.running < node.limit and node.admits(now)]
+        if not open_nodes:
+            return False
+        if flight.claim is None and now - flight.arrived > HOLD_BACK * min(flight.due - flight.arrived, PATIENT_S):
+            unclaimed = [node for node in open_nodes if node.memory.claimant is None]
+            if unclaimed:
+                flight.claim = max(unclaimed, key=lambda node: node.memory.capacity - node.memory.promised())
+                flight.claim.memory.hold_back(flight, tokens)
+        return True
+
     def _leave(self, flight: Flight) -> None:
+        if flight.claim is not None:
+            flight.claim.memory.let_go()
+            flight.claim = None
         if flight.waiting:
             flight.lane.queue.remove(flight)
             self.waiting -= 1
@@ -283,6 +302,8 @@ class Core:
                 continue
             while (expired := queue.pop_expired(now)) is not None:
                 self.waiting -= 1
+                if expired.claim is not None:
+                    expired.claim.memory.let_go()
                 lane.bands.withdrawn(expired.request.prompt_tokens)
                 up = any(node.state == "up" for node in lane.nodes)
                 self._reject(expired, Outcome.EXPIRED if up else Outcome.UNAVAILABLE, now, actions)
@@ -307,16 +328,20 @@ class Core:
         if len(lane.nodes) <= 64 and not any(node.has_room(knobs.depth_s, now) for node in lane.nodes):
             return
         skipped: list[Flight] = []
+        least = inf
         claims: list[tuple[Node, float]] = []
         lane.blocked = False
         while len(skipped) < knobs.scan and (flight := queue.pop()) is not None:
             tokens = self._kv_tokens(flight)
-            choice = self.router.choose(flight, lane.nodes, tokens, knobs, now, hint)
+            choice = None if tokens >= least else self.router.choose(flight, lane.nodes, tokens, knobs, now, hint)
             if choice is None:
                 lane.blocked = True
                 skipped.append(flight)
-                if not flight.tried:
-                    break
+                if not flight.tried and tokens < least:
+                    # Smaller ones may pass one that waits for memory, until it has waited long.
+                    if not self._hold_back(flight, tokens, now):
+                        break
+                    least = tokens
             elif now + choice.ready_s > flight.due:
                 self._leave(flight)
                 lane.bands.withdrawn(flight.request.prompt_tokens)

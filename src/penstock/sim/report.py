@@ -11,6 +11,9 @@ Definitions, times in seconds:
   backlog served after the last arrival makes a short trace look better or worse than a long one.
 - busy, utilisation, output_tokens_per_s: over the whole time, first arrival to last end. busy: share of the nodes' time spent
   in steps. utilisation: the time that the completed requests' tokens would take at the best batch (`best_s`) over the nodes' time.
+- memory: of the nodes' KV memory, the shares that the ledger had reserved and that running sequences held, over the node-seconds
+  in which requests waited for memory; rounding: reserved only because pages are whole.
+- preempted: times that an engine took a running sequence's memory for another's want of it.
 - prefix_hit: prompt tokens found in a cache over prompt tokens, of the requests that ran to their end.
 """
 
@@ -56,6 +59,7 @@ def summary(name: str, world: World, slo: Slo) -> Json:
         "busy": ratio(sum(machine.busy_s(first + whole) for machine in world.machines), node_s),
         "utilisation": ratio(sum(best_s(machine.profile, _of(done, machine.index)) for machine in world.machines), node_s),
         "prefix_hit": ratio(sum(trip.cached_tokens for trip in done), sum(trip.arrival.prompt_tokens for trip in done)),
+        "memory": memory(world),
         "preempted": sum(machine.preempted() for machine in world.machines),
         "output_tokens_per_s": ratio(sum(trip.arrival.output_tokens for trip in done), whole),
         "by_prompt_length": by_prompt_length(trips, good),
@@ -79,6 +83,18 @@ def inside(begin: float, end: float, start: float, stop: float) -> float:
     if end <= begin:
         return float(start < end <= stop)
     return max(0.0, min(end, stop) - max(begin, start)) / (end - begin)
+
+
+def memory(world: World) -> Json:
+    """KV memory over the seconds in which requests waited for it and slots were free; see the definitions above."""
+    use = world.memory
+    return {
+        "limited_node_s": use.seconds,
+        "reserved": ratio(use.reserved, use.tokens),
+        "used": ratio(use.used, use.tokens),
+        "used_of_reserved": ratio(use.used, use.reserved),
+        "rounding": ratio(use.rounding, use.tokens),
+    }
 
 
 def ttft(trip: Trip) -> float:
