@@ -7,7 +7,7 @@ from importlib import import_module
 
 from benchmarks.row import Row, show
 
-ALL = ("startup", "decision", "simulate", "goodput", "cost", "overload")
+ALL = ("startup", "decision", "simulate", "goodput", "memory", "cost", "overload")
 
 
 def run(names: list[str]) -> int:

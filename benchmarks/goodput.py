@@ -69,7 +69,7 @@ class Work(NamedTuple):
 WORKS = (
     Work("conversation", "mooncake-demo", trace="mooncake_conversation.jsonl.gz", nodes=8),
     Work("servegen", "deepseek-v3-h200-tp8", trace="servegen_deepseek_r1.tar.xz", from_s=36_000.0, for_s=1_200.0),
-    Work("azure", "llama-70b-a800-tp8", trace="azure2023_conv.csv.gz", for_s=580.0, pace=3.0),
+    Work("azure", "llama-70b-a800-tp8", trace="azure2023_conv.csv.gz", pace=3.0),
     Work("steady", "deepseek-v3-h200-tp8", scenario="steady", for_s=300.0),
     Work("chat", "qwen3-32b-h100-tp2", scenario="chat", for_s=300.0),
 )
@@ -78,6 +78,10 @@ WORKS = (
 class Options(NamedTuple):
     limit: int | None
     seed: int
+
+
+def present(work: Work) -> bool:
+    return not work.trace or (DATA / work.trace).exists()
 
 
 def part(work: Work, speedup: float) -> tuple[float, float]:
@@ -185,7 +189,7 @@ def rows(work: Work, nodes: int, idle_per_s: dict[float, float], results: dict[f
 
 
 def measured(work: Work, options: Options) -> list[Row]:
-    if work.trace and not (DATA / work.trace).exists():
+    if not present(work):
         return [Row(f"goodput: {work.name}", None, note=f"no {work.trace} in {DATA}")]
     try:
         profile = profiles.load(work.profile)
@@ -202,24 +206,24 @@ def measured(work: Work, options: Options) -> list[Row]:
     return rows(work, nodes, idle_per_s, results)
 
 
-def chosen() -> tuple[list[Work], Options]:
-    """What the command line asks for. Under `make bench` the names belong to others, and only a part of each workload is run."""
-    if not sys.argv[0].endswith("goodput.py"):
-        return list(WORKS), Options(QUICK, 0)
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("workload", nargs="*", help=", ".join(work.name for work in WORKS))
+def options_of(argv: list[str], script: str, about: str, known: list[str]) -> tuple[list[str], Options]:
+    """What the command line asks for. Under `make bench` it is meant for others, and only a part of each workload is run."""
+    if not argv[0].endswith(script):
+        return known, Options(QUICK, 0)
+    parser = argparse.ArgumentParser(description=about.split("\n\n")[0])
+    parser.add_argument("workload", nargs="*", help=", ".join(known))
     parser.add_argument("--limit", type=int, help="only the first requests of each")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything drawn")
     parser.add_argument("--json", action="store_true", help="rows as objects")
-    given = parser.parse_args()
-    if unknown := set(given.workload) - {work.name for work in WORKS}:
+    given = parser.parse_args(argv[1:])
+    if unknown := set(given.workload) - set(known):
         parser.error(f"unknown workload {unknown.pop()}")
-    return [work for work in WORKS if not given.workload or work.name in given.workload], Options(given.limit, given.seed)
+    return given.workload or known, Options(given.limit, given.seed)
 
 
 def measure() -> list[Row]:
-    works, options = chosen()
-    return [row for work in works for row in measured(work, options)]
+    names, options = options_of(sys.argv, "goodput.py", __doc__ or "", [work.name for work in WORKS])
+    return [row for work in WORKS if work.name in names for row in measured(work, options)]
 
 
 if __name__ == "__main__":

@@ -18,11 +18,6 @@ from penstock.policy.views import Admit
 
 OWED = 0.5
 """A request that needs more than this share of its own time has no claim that others leave it room."""
-CHEAP = 0.6
-"""A request that needs less than this share of the prefill usual for its length is cheap: most of it is cached."""
-SPARED = 0.3
-"""Share of the time before a deadline that is kept for cheap requests, if all others are refused. Served, they are good
-answers for little, and their prefixes are there for what follows; refused, a conversation's next turn is dear as well."""
 RETRY_LEAST_S, RETRY_MOST_S = 0.5, 120.0
 """Official clients honour Retry-After up to 120 s."""
 
@@ -53,7 +48,7 @@ class Admission:
         margin = 1.0 + self.knobs.margin
         breaks = crowds = False
         left = flight.due - now
-        dear = lane.bands.costs(flight.request.prompt_tokens, flight.own_s) > CHEAP
+        cheap = lane.bands.is_cheap(flight.request.prompt_tokens, flight.own_s)
         if choice is not None and not lane.queue.size:
             predicted = choice.ready_s
         else:
@@ -63,10 +58,11 @@ class Admission:
                 rate, start = self.supply(lane, now)
                 breaks = lane.queue.slack_after(flight.priority, flight.key, ahead_s + flight.own_s * margin, rate, start) < 0
                 crowds = rate > 0 and lane.bands.crowds_out(
-                    flight.request.prompt_tokens, start - now + (lane.queue.work_s() + flight.own_s) * margin / rate
+                    flight.request.prompt_tokens,
+                    self.wait_s(lane, lane.queue.size, (lane.queue.work_s() + flight.own_s) * margin, now),
                 )
-                if dear:
-                    predicted += SPARED * lane.bands.refused() * (flight.due - flight.arrived)
+                if not cheap:
+                    predicted += lane.bands.spared() * (flight.due - flight.arrived)
         refusal = self.policy.refusal(View(lane.queue.size, self.knobs.queue_max, predicted * margin, left, breaks, crowds))
         # While nothing waits and nothing is refused all lengths are admitted alike: there is nothing to count.
         if left < inf and (lane.queue.size or refusal is not None) and flight.own_s <= OWED * left:
