@@ -64,6 +64,7 @@ class Work(NamedTuple):
     """0: sized here."""
     pace: float = 1.0
     """Speed-up that is called 1x, so that a light workload asks for several nodes."""
+    slo: Slo = SLO
 
 
 WORKS = (
@@ -92,9 +93,10 @@ def command(work: Work, options: Options, trace: Path, nodes: int, speedup: floa
     start_s, end_s = part(work, speedup)
     window = ("--window", f"{start_s:g}:{end_s:g}") if work.for_s else ()
     most = ("--limit", str(options.limit)) if options.limit is not None else ()
-    objective = ("--slo-ttft", str(SLO.ttft_s), "--slo-ttft-per-1k", str(SLO.ttft_per_1k_s), "--slo-tpot", str(SLO.tpot_s))
+    objective = ("--slo-ttft", str(work.slo.ttft_s), "--slo-ttft-per-1k", str(work.slo.ttft_per_1k_s))
+    pace = ("--slo-tpot", str(work.slo.tpot_s)) if work.slo.tpot_s is not None else ()
     fleet = ("--nodes", str(nodes), "--profile", work.profile, "--speedup", str(work.pace * speedup), "--seed", str(options.seed))
-    return ("nice", "-n", "10", *PENSTOCK, "simulate", "--trace", str(trace), *window, *most, *objective, *fleet, "--json")
+    return ("nice", "-n", "10", *PENSTOCK, "simulate", "--trace", str(trace), *window, *most, *objective, *pace, *fleet, "--json")
 
 
 def simulated(work: Work, options: Options, nodes: int, speedup: float) -> Json:

@@ -10,7 +10,7 @@ from penstock.core.breaker import Breaker, State
 from penstock.core.flight import Flight
 from penstock.core.memory import Memory
 from penstock.core.predict import AIM, AIM_LEAST, AIM_MOST, LEAST_SHARE, MISSED, NARROW, Prefill, Steps
-from penstock.facts import NodeSnapshot, Profile, Signals
+from penstock.facts import BLOCK_TOKENS, NodeSnapshot, Profile, Signals
 from penstock.knobs import Knobs
 
 MAX_RUNNING = 256
@@ -140,6 +140,8 @@ class Node:
             self._restart_whole(now)
         self.running += 1
         memory = self.memory
+        if memory.capacity < inf and self.shares_prefix and flight.request.blocks:
+            tokens = max(0, tokens - BLOCK_TOKENS * memory.take(flight.request.blocks))
         memory.reserve(flight.request.id, tokens)
         if self.busy_until <= now:
             self.busy_until = now
@@ -217,6 +219,8 @@ class Node:
         memory.settle(flight.request.id)
         if memory.capacity < inf:
             memory.pool.drop(flight, self.clock(now))
+            if self.shares_prefix and flight.request.blocks:
+                memory.give_up(flight.request.blocks)
         if flight.request.stream:
             if flight.first < 0:
                 self.free_at -= flight.own_s

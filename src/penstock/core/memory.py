@@ -3,14 +3,19 @@ settled at the end.
 
 What is reserved for each counts while the sum of it fits; beyond it the node's answers are judged together (`pool`). A
 request that has waited long for memory can lay claim to what becomes free: it is kept from others until it suffices.
+
+Where the prefix cache lives in the same memory, blocks of prompts count once however many running requests share them. A
+block that only the cache holds is no gift: the engine could have given its pages to others, and has to keep them now.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING
 
 from penstock.core.pool import TIGHT, Pool
+from penstock.facts import BLOCK_TOKENS
 
 if TYPE_CHECKING:
     from penstock.core.flight import Flight
@@ -21,7 +26,7 @@ PAGE_TOKENS = 16
 class Memory:
     """Tokens, rounded up to pages as an engine allocates them. `capacity` is infinite while the size is unknown."""
 
-    __slots__ = ("asked", "capacity", "claim", "claimant", "held", "pool", "reserved", "unclaimed")
+    __slots__ = ("asked", "blocks", "capacity", "claim", "claimant", "held", "pool", "reserved", "unclaimed")
 
     def __init__(self, capacity: float = inf) -> None:
         self.capacity = self.unclaimed = capacity
@@ -30,6 +35,8 @@ class Memory:
         """Tokens that were asked to be reserved, before rounding to pages."""
         self.held: dict[int, tuple[int, int]] = {}
         """Id -> tokens in whole pages, tokens asked."""
+        self.blocks: dict[int, int] = {}
+        """Prompts' blocks that running requests hold -> how many do."""
         self.claimant: Flight | None = None
         self.claim = 0
         self.pool = Pool()
@@ -47,7 +54,44 @@ class Memory:
         limit = self.capacity if flight is self.claimant else self.unclaimed
         if self.reserved + tokens <= limit:
             return True
-        return self.pool.ready and self.pool.fits(flight, tokens - flight.quota, limit)
+        return self.pool.ready and self.pool.fits(flight, tokens - flight.quota, limit - self.shared)
+
+    @property
+    def shared(self) -> int:
+        return BLOCK_TOKENS * len(self.blocks)
+
+    def held_of(self, blocks: Sequence[int], most: int) -> int:
+        """How many of the first `most` blocks running requests hold: whoever holds one holds all before it."""
+        held, least = self.blocks, 0
+        while least < most:
+            middle = (least + most + 1) // 2
+            if blocks[middle - 1] in held:
+                least = middle
+            else:
+                most = middle - 1
+        return least
+
+    def take(self, blocks: Sequence[int]) -> int:
+        """A request with these blocks was dispatched; returns how many of them no other running one holds."""
+        held, before = self.blocks, len(self.blocks)
+        for block in blocks:
+            held[block] = held.get(block, 0) + 1
+        new = len(held) - before
+        self.reserved += BLOCK_TOKENS * new
+        self.asked += BLOCK_TOKENS * new
+        return new
+
+    def give_up(self, blocks: Sequence[int]) -> None:
+        held, before = self.blocks, len(self.blocks)
+        for block in blocks:
+            users = held[block] - 1
+            if users:
+                held[block] = users
+            else:
+                del held[block]
+        freed = BLOCK_TOKENS * (before - len(held))
+        self.reserved -= freed
+        self.asked -= freed
 
     def reserve(self, id: int, tokens: int) -> None:
         pages = -(-tokens // PAGE_TOKENS) * PAGE_TOKENS
@@ -75,5 +119,5 @@ class Memory:
 
     def promised(self) -> int:
         """Tokens that are spoken for: single reservations while they fit, the answers' expected use together beyond, and claims."""
-        own = min(self.reserved, int(self.pool.peak())) if self.pool.ready else self.reserved
+        own = min(self.reserved, int(self.pool.peak()) + self.shared) if self.pool.ready else self.reserved
         return own if self.claimant is None else int(max(own, min(self.capacity, own + self.claim)))

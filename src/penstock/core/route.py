@@ -76,7 +76,9 @@ class Router:
                 if hit > most:
                     hit = most
             memory = node.memory
-            need = tokens - hit if node.shares_prefix else tokens
+            need = tokens
+            if hit and node.shares_prefix:
+                need -= BLOCK_TOKENS * memory.held_of(request.blocks, hit // BLOCK_TOKENS)
             if memory.reserved + need <= memory.unclaimed or memory.fits(need, flight):
                 able.append(node)
                 cached.append(hit)
@@ -89,7 +91,9 @@ class Router:
         uncached = request.prompt_tokens - hit
         wait = node.free_at - now
         ready_s = (wait if wait > 0 else 0.0) + node.base_s + uncached * node.token_s
-        return Choice(node, uncached, tokens - hit if node.shares_prefix else tokens, scores[index], ready_s)
+        if hit and node.shares_prefix:
+            tokens -= BLOCK_TOKENS * node.memory.held_of(request.blocks, hit // BLOCK_TOKENS)
+        return Choice(node, uncached, tokens, scores[index], ready_s)
 
     def score(self, flight: Flight, nodes: Sequence[Node], cached: Sequence[int], now: float) -> list[float]:
         if self.single is not None:
