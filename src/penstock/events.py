@@ -107,7 +107,7 @@ class Forward(msgspec.Struct, frozen=True, gc=False, tag="forward"):
     """Raw numbers, see `FORWARD_WHY`."""
 
 
-FORWARD_WHY = ("queued_s", "predicted_ttft_s", "cached_tokens", "score", "attempt")
+FORWARD_WHY = ("queued_s", "predicted_ttft_s", "cached_tokens", "score", "attempt", "output_tokens", "itl_s")
 
 
 class Reject(msgspec.Struct, frozen=True, gc=False, tag="reject"):

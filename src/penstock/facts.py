@@ -134,6 +134,10 @@ class NodeSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Predicted prefill still ahead of a new request."""
     kv_reserved_tokens: int
     kv_tokens: int | None
+    kv_used_tokens: int | None = None
+    """Of the reserved ones, those that prompts and answers hold by now, by our own count; None while the size is unknown."""
+    kv_rounding_tokens: int | None = None
+    """Reserved only because pages are whole."""
     prefill_tokens_per_s: float
     itl_s: float
     """Learned mean time between tokens; 0 while unknown."""

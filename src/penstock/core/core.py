@@ -18,7 +18,7 @@ from penstock.core.classify import Classifier
 from penstock.core.fleet import Node, nodes_of
 from penstock.core.flight import Flight
 from penstock.core.lane import ANY, Lane, served
-from penstock.core.lengths import Lengths, capped
+from penstock.core.lengths import MOST, Lengths, capped
 from penstock.core.prefix import PrefixIndex
 from penstock.core.route import Choice, Router
 from penstock.events import (
@@ -189,7 +189,9 @@ class Core:
         node.give(flight, choice.kv_tokens, now)
         if request.blocks:
             self.prefixes.insert(node.index, request.blocks)
-        why = (now - flight.arrived, choice.ready_s, float(request.prompt_tokens - choice.uncached), choice.score, float(flight.attempt))
+        output_tokens = capped(flight.length.mean, request.max_tokens)
+        cached = float(request.prompt_tokens - choice.uncached)
+        why = (now - flight.arrived, choice.ready_s, cached, choice.score, float(flight.attempt), output_tokens, node.steps.itl_s)
         actions.append(Forward(request.id, node.name, why))
 
     def _reject(self, flight: Flight, outcome: Outcome, now: float, actions: list[Action]) -> None:
@@ -231,7 +233,8 @@ class Core:
 
     def _learn_answer(self, flight: Flight, node: Node, event: Finished) -> None:
         if event.output_tokens > 0:
-            tokens = event.output_tokens
+            # What an engine says is input: no answer is longer than the caller allowed, or than any engine writes.
+            tokens = min(event.output_tokens, flight.request.max_tokens or MOST)
             self.lengths.learn(_length_key(flight), tokens, before=min(flight.counted, tokens - 1))
         if event.cached_tokens >= 0 and flight.request.blocks:
             expected = flight.request.prompt_tokens - flight.uncached
@@ -386,7 +389,7 @@ class Core:
         node = self._node(event.node)
         if node is None:
             return None
-        node.reported, node.reported_at = event.signals, now
+        node.hear(event.signals, now)
         if node.state == "lost":
             node.state = "up"
             node.breaker.reopens = min(node.breaker.reopens, now)

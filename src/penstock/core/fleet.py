@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import inf
 
+import msgspec
+
 from penstock import config
 from penstock.core.breaker import Breaker, State
 from penstock.core.flight import Flight
@@ -22,8 +24,23 @@ PACED = 0.75
 WHOLE = 16
 """JSON answers that are counted before their rate is judged: few would often be fast by chance."""
 STALE_S = 5.0
+FROZEN = 10
+"""After as many equal reports of a long queue in a row it is no longer believed."""
+REQUESTS_MOST = 1_000_000
 ENGINE_QUEUE = 5
 """A node that reports this many waiting requests has enough (llm-d's queue threshold)."""
+
+
+def believable(signals: Signals) -> Signals:
+    """Without what no engine can mean: NaN, negative or huge numbers."""
+    usage, running, waiting = signals.kv_usage, signals.running, signals.waiting
+    if usage is not None and not 0.0 <= usage <= 1.0:
+        usage = None
+    if running is not None and not 0 <= running <= REQUESTS_MOST:
+        running = None
+    if waiting is not None and not 0 <= waiting <= REQUESTS_MOST:
+        waiting = None
+    return Signals(running=running, waiting=waiting, kv_usage=usage, models=signals.models)
 
 
 class Node:
@@ -64,7 +81,9 @@ class Node:
         "state",
         "steps",
         "token_s",
+        "told",
         "tpot_s",
+        "unmoved",
         "whole_began",
         "whole_count",
         "whole_tokens",
@@ -100,6 +119,8 @@ class Node:
         self.progress_at = -inf
         self.count = self.count_per_s = 0.0
         self.reported, self.reported_at = Signals(), -inf
+        self.told: int | None = None
+        self.unmoved = 0
 
     def size_memory(self, knobs: Knobs) -> None:
         self.memory.resize(inf if self.kv_tokens is None else self.kv_tokens * knobs.kv_share)
@@ -107,6 +128,17 @@ class Node:
     def watch(self) -> None:
         """Note whether more than slots and memory must be looked at before it is given work: `guarded`."""
         self.guarded = self.state != "up" or self.breaker.state is not State.CLOSED or (self.reported.waiting or 0) >= ENGINE_QUEUE
+
+    def hear(self, signals: Signals, now: float) -> None:
+        """A probe's answer: input. What cannot be is not believed, nor a long queue that never moves while the node works;
+        our own counts are what is left then.
+        """
+        signals = believable(signals)
+        self.unmoved = self.unmoved + 1 if signals.waiting == self.told and self.running else 0
+        self.told = signals.waiting
+        if self.unmoved >= FROZEN and (signals.waiting or 0) >= ENGINE_QUEUE:
+            signals = msgspec.structs.replace(signals, waiting=None)
+        self.reported, self.reported_at = signals, now
 
     def admits(self, now: float) -> bool:
         """Whether it is up, its breaker lets a request pass, and it has not just said that its own queue is long."""
@@ -279,6 +311,8 @@ class Node:
             backlog_s=max(0.0, self.free_at - now),
             kv_reserved_tokens=self.memory.promised(),
             kv_tokens=None if self.memory.capacity == inf else int(self.memory.capacity),
+            kv_used_tokens=None if self.memory.capacity == inf else int(self.memory.used(self.clock(now))),
+            kv_rounding_tokens=None if self.memory.capacity == inf else self.memory.reserved - self.memory.asked,
             prefill_tokens_per_s=1 / self.token_s,
             itl_s=self.steps.itl_s,
             prefix_blocks=prefix_blocks,

@@ -113,6 +113,10 @@ class Memory:
     def let_go(self) -> None:
         self.claimant, self.claim, self.unclaimed = None, 0, self.capacity
 
+    def used(self, clock: float) -> float:
+        """Tokens that prompts and answers hold now, on the node's clock."""
+        return self.shared + self.pool.used(clock)
+
     @property
     def tight(self) -> bool:
         return self.reserved > TIGHT * self.capacity

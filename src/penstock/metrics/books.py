@@ -62,3 +62,7 @@ class Live(msgspec.Struct, gc=False):
     due: float = -1.0
     """When the first token was predicted to come."""
     first: float = -1.0
+    output_tokens: float = 0.0
+    """Predicted; 0 while nothing was known."""
+    itl_s: float = 0.0
+    """Predicted time between tokens; 0 while nothing was known."""

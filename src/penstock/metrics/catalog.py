@@ -29,6 +29,7 @@ class Metric(msgspec.Struct, frozen=True):
 WAITS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.175, 0.25, 0.375, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0)
 WHOLES = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 300.0, 600.0, 1800.0)
 STEPS = (0.002, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.06, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
+TOKENS = (1, 4, 16, 32, 64, 128, 256, 512, 1_024, 2_048, 4_096, 8_192, 16_384, 32_768, 131_072)
 RETRIES = (0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0)
 
 _COUNTER, _GAUGE, _HISTOGRAM = Kind.COUNTER, Kind.GAUGE, Kind.HISTOGRAM
@@ -59,6 +60,20 @@ CATALOG: dict[str, Metric] = {
             ("direction",),
             WAITS,
         ),
+        Metric(
+            "penstock_inter_token_error_seconds",
+            _HISTOGRAM,
+            "Distance of a stream's mean time between tokens from its prediction; slower is slower than predicted.",
+            ("direction",),
+            STEPS,
+        ),
+        Metric(
+            "penstock_output_length_error_tokens",
+            _HISTOGRAM,
+            "Distance of an answer's length from its prediction; longer is longer than predicted.",
+            ("direction",),
+            TOKENS,
+        ),
         # Tokens
         Metric("penstock_prompt_tokens_total", _COUNTER, "Prompt tokens of successful answers.", ("class",)),
         Metric("penstock_cached_prompt_tokens_total", _COUNTER, "Those of them that engines found in their caches.", ("class",)),
@@ -81,6 +96,9 @@ CATALOG: dict[str, Metric] = {
         Metric("penstock_node_backlog_seconds", _GAUGE, "Predicted prefill ahead of a new request.", ("node",)),
         Metric("penstock_node_kv_reserved_tokens", _GAUGE, "Tokens of KV memory reserved on a node.", ("node",)),
         Metric("penstock_node_kv_capacity_tokens", _GAUGE, "Tokens of KV memory a node has, where known.", ("node",)),
+        Metric("penstock_node_kv_used_tokens", _GAUGE, "Those of them that prompts and answers hold by now, by our count.", ("node",)),
+        Metric("penstock_node_kv_used_ratio", _GAUGE, "Used over reserved tokens of KV memory; the rest is over-reservation.", ("node",)),
+        Metric("penstock_node_kv_rounding_tokens", _GAUGE, "Tokens of KV memory reserved only because pages are whole.", ("node",)),
         Metric("penstock_node_prefill_tokens_per_second", _GAUGE, "Learned prefill rate of a node.", ("node",)),
         Metric("penstock_node_inter_token_seconds", _GAUGE, "Learned mean time between tokens of a node.", ("node",)),
         Metric("penstock_node_prefix_blocks", _GAUGE, "Prefix blocks believed cached on a node.", ("node",)),

@@ -27,7 +27,7 @@ from penstock.events import (
 )
 from penstock.facts import Outcome, Request
 from penstock.metrics.books import ClassBook, Live, NodeBook, TenantBook
-from penstock.metrics.catalog import RETRIES, WAITS
+from penstock.metrics.catalog import RETRIES, STEPS, TOKENS, WAITS
 from penstock.metrics.histogram import Histogram
 
 OTHER = "other"
@@ -54,6 +54,8 @@ class Ledger:
         self.cancellations = dict.fromkeys(("waiting", "running", "streaming"), 0)
         self.retry_after_s: dict[Outcome, Histogram] = {}
         self.late_s, self.early_s = Histogram(WAITS), Histogram(WAITS)
+        self.slower_s, self.faster_s = Histogram(STEPS), Histogram(STEPS)
+        self.longer_tokens, self.shorter_tokens = Histogram(TOKENS), Histogram(TOKENS)
         self.knob_changes = self.config_changes = self.untracked = 0
         self._class_of = classify
         self._configure(config)
@@ -117,6 +119,8 @@ class Ledger:
         live.forwards += 1
         live.node = node
         live.due = now + action.why[1] if len(action.why) > 1 else -1.0
+        if len(action.why) > 6:
+            live.output_tokens, live.itl_s = action.why[5], action.why[6]
 
     def _first_token(self, id: int, now: float) -> None:
         live = self.live.get(id)
@@ -156,6 +160,10 @@ class Ledger:
         if live.first >= 0 and output > 1:
             tpot_s = (now - live.first) / (output - 1)
             book.tpot_s.observe(tpot_s)
+            if live.itl_s > 0:
+                (self.slower_s if tpot_s > live.itl_s else self.faster_s).observe(abs(tpot_s - live.itl_s))
+        if output and live.output_tokens > 0:
+            (self.longer_tokens if output > live.output_tokens else self.shorter_tokens).observe(abs(output - live.output_tokens))
         if book.bounded:
             _judge(live, book, duration_s, tpot_s)
 
