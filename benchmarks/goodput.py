@@ -199,9 +199,7 @@ def measured(work: Work, options: Options) -> list[Row]:
         with ThreadPoolExecutor(AT_ONCE) as pool:
             runs = {speedup: pool.submit(simulated, work, options, nodes, speedup) for speedup in LOADS}
             one = None if work.for_s else alone(arrivals(work, options, 1.0), profile)
-            idle_per_s = {
-                speedup: (one or alone(arrivals(work, options, speedup), profile)) * work.pace * speedup for speedup in LOADS
-            }
+            idle_per_s = {speedup: (one or alone(arrivals(work, options, speedup), profile)) * work.pace * speedup for speedup in LOADS}
             results = {speedup: run.result() for speedup, run in runs.items()}
     except RuntimeError as error:
         return [Row(f"goodput: {work.name}", None, note=str(error))]

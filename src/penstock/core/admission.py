@@ -48,7 +48,6 @@ class Admission:
         margin = 1.0 + self.knobs.margin
         breaks = crowds = False
         left = flight.due - now
-        cheap = lane.bands.is_cheap(flight.request.prompt_tokens, flight.own_s)
         if choice is not None and not lane.queue.size:
             predicted = choice.ready_s
         else:
@@ -61,7 +60,7 @@ class Admission:
                     flight.request.prompt_tokens,
                     self.wait_s(lane, lane.queue.size, (lane.queue.work_s() + flight.own_s) * margin, now),
                 )
-                if not cheap:
+                if not lane.bands.is_cheap(flight.request.prompt_tokens, flight.own_s):
                     predicted += lane.bands.spared() * (flight.due - flight.arrived)
         refusal = self.policy.refusal(View(lane.queue.size, self.knobs.queue_max, predicted * margin, left, breaks, crowds))
         # While nothing waits and nothing is refused all lengths are admitted alike: there is nothing to count.

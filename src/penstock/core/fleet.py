@@ -12,7 +12,7 @@ from penstock.core.breaker import Breaker, State
 from penstock.core.flight import Flight
 from penstock.core.memory import Memory
 from penstock.core.predict import AIM, AIM_LEAST, AIM_MOST, LEAST_SHARE, MISSED, NARROW, Prefill, Steps
-from penstock.facts import BLOCK_TOKENS, NodeSnapshot, Profile, Signals
+from penstock.facts import BLOCK_TOKENS, NodeSnapshot, Profile, Request, Signals
 from penstock.knobs import Knobs
 
 MAX_RUNNING = 256
@@ -148,6 +148,12 @@ class Node:
             and not ((self.reported.waiting or 0) >= ENGINE_QUEUE and now - self.reported_at < STALE_S and self.prefilling)
         )
 
+    def kv_need(self, tokens: int, hit: int, request: Request) -> int:
+        """What more of its memory a request of `tokens` would take that finds `hit` tokens of its prompt cached."""
+        if not hit or not self.shares_prefix:
+            return tokens
+        return tokens - BLOCK_TOKENS * self.memory.held_of(request.blocks, hit // BLOCK_TOKENS)
+
     def opens_at(self, depth_s: float) -> tuple[float, float]:
         """When its prefill backlog is short enough for another prompt, and when it has none."""
         return self.free_at - depth_s, self.free_at
@@ -173,7 +179,8 @@ class Node:
         self.running += 1
         memory = self.memory
         if memory.capacity < inf and self.shares_prefix and flight.request.blocks:
-            tokens = max(0, tokens - BLOCK_TOKENS * memory.take(flight.request.blocks))
+            memory.take(flight.request.blocks)
+            tokens = max(0, tokens - BLOCK_TOKENS * len(flight.request.blocks))
         memory.reserve(flight.request.id, tokens)
         if self.busy_until <= now:
             self.busy_until = now

@@ -150,7 +150,7 @@ class Lengths:
         news.append((before, tokens, ended))
         if len(news) >= found.batch():
             found.news = []
-            for part in accumulate(((one,) for one in key)):
+            for part in accumulate((one,) for one in key):
                 (self.known.get(part) or self._make(part)).learn(news)
                 self.known.move_to_end(part)
 
@@ -169,4 +169,3 @@ class Lengths:
 
 def capped(tokens: float, max_tokens: int) -> float:
     return min(tokens, max_tokens) if max_tokens else tokens
-

@@ -71,15 +71,14 @@ class Memory:
                 most = middle - 1
         return least
 
-    def take(self, blocks: Sequence[int]) -> int:
-        """A request with these blocks was dispatched; returns how many of them no other running one holds."""
+    def take(self, blocks: Sequence[int]) -> None:
+        """A request with these blocks was dispatched."""
         held, before = self.blocks, len(self.blocks)
         for block in blocks:
             held[block] = held.get(block, 0) + 1
-        new = len(held) - before
-        self.reserved += BLOCK_TOKENS * new
-        self.asked += BLOCK_TOKENS * new
-        return new
+        new = BLOCK_TOKENS * (len(held) - before)
+        self.reserved += new
+        self.asked += new
 
     def give_up(self, blocks: Sequence[int]) -> None:
         held, before = self.blocks, len(self.blocks)

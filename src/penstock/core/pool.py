@@ -7,7 +7,7 @@ deviations more. A node whose answers are all young is filled less than one whos
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from math import inf, sqrt
 from typing import TYPE_CHECKING
 
@@ -36,17 +36,18 @@ class Pool:
 
     def began(self, flight: Flight, clock: float) -> None:
         """Its first token is out."""
-        if self.ready:
-            self._count(flight, clock, -1.0)
+        # Nothing was out before, and nothing is: the sums stay.
         flight.clock = clock
-        if self.ready:
-            self._count(flight, clock, 1.0)
         self.grew(flight)
 
     def grew(self, flight: Flight) -> None:
         """Its answer has so much more reserved; note when it is past that."""
         if flight.quota != flight.request.max_tokens:
             heappush(self.passes, (flight.clock + flight.quota, flight.request.id))
+            if len(self.passes) > 4 * len(self.flights) + 64:
+                # Of those that ended, whose moment never came: the node's count stands still, or answers are short.
+                self.passes = [(at, id) for at, id in self.passes if id in self.flights]
+                heapify(self.passes)
 
     def add(self, flight: Flight, clock: float) -> None:
         self.flights[flight.request.id] = flight
@@ -98,9 +99,7 @@ class Pool:
 
     def used(self, clock: float) -> float:
         """Tokens that the prompts and answers on the node hold now."""
-        return sum(
-            flight.prompt_kv + (max(0.0, clock - flight.clock) if flight.clock >= 0.0 else 0.0) for flight in self.flights.values()
-        )
+        return sum(flight.prompt_kv + (max(0.0, clock - flight.clock) if flight.clock >= 0.0 else 0.0) for flight in self.flights.values())
 
     def peak(self) -> float:
         """The most that is expected to be held, and what makes it sure."""

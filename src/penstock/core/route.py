@@ -30,7 +30,7 @@ class Choice(msgspec.Struct, gc=False):
     node: Node
     uncached: int
     kv_tokens: int
-    """KV memory to reserve; a prefix that the node has in its KV pool is shared."""
+    """KV memory to reserve, what is shared with running requests among it."""
     score: float
     ready_s: float
     """Predicted seconds from now to its first token there."""
@@ -76,10 +76,7 @@ class Router:
                 if hit > most:
                     hit = most
             memory = node.memory
-            need = tokens
-            if hit and node.shares_prefix:
-                need -= BLOCK_TOKENS * memory.held_of(request.blocks, hit // BLOCK_TOKENS)
-            if memory.reserved + need <= memory.unclaimed or memory.fits(need, flight):
+            if memory.reserved + tokens <= memory.unclaimed or memory.fits(node.kv_need(tokens, hit, request), flight):
                 able.append(node)
                 cached.append(hit)
         if not able:
@@ -91,8 +88,6 @@ class Router:
         uncached = request.prompt_tokens - hit
         wait = node.free_at - now
         ready_s = (wait if wait > 0 else 0.0) + node.base_s + uncached * node.token_s
-        if hit and node.shares_prefix:
-            tokens -= BLOCK_TOKENS * node.memory.held_of(request.blocks, hit // BLOCK_TOKENS)
         return Choice(node, uncached, tokens, scores[index], ready_s)
 
     def score(self, flight: Flight, nodes: Sequence[Node], cached: Sequence[int], now: float) -> list[float]:
