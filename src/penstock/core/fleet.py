@@ -178,7 +178,10 @@ class Node:
             self._restart_whole(now)
         self.running += 1
         memory = self.memory
-        if memory.capacity < inf and self.shares_prefix and flight.request.blocks:
+        flight.shares = False
+        if self.shares_prefix and flight.request.blocks and memory.tight:
+            # Before, what is counted twice does no harm, and counting blocks costs.
+            flight.shares = True
             memory.take(flight.request.blocks)
             tokens = max(0, tokens - BLOCK_TOKENS * len(flight.request.blocks))
         memory.reserve(flight.request.id, tokens)
@@ -258,7 +261,7 @@ class Node:
         memory.settle(flight.request.id)
         if memory.capacity < inf:
             memory.pool.drop(flight, self.clock(now))
-            if self.shares_prefix and flight.request.blocks:
+            if flight.shares:
                 memory.give_up(flight.request.blocks)
         if flight.request.stream:
             if flight.first < 0:

@@ -52,6 +52,8 @@ class Flight(msgspec.Struct, eq=False):
     """Output tokens that were learned from already."""
     prompt_kv: int = 0
     """KV memory of its prompt on its node."""
+    shares: bool = False
+    """Its blocks are counted apart, once for all that hold them."""
     clock: float = -1.0
     """The node's count of tokens at its first."""
     claim: Node | None = None

@@ -73,7 +73,7 @@ class Survival:
 
     def batch(self) -> int:
         """Answers to be learned together: more, the more are known."""
-        return max(1, min(128, self._seen_then // 8))
+        return max(1, min(256, self._seen_then // 4))
 
     def settle(self) -> None:
         """Take what was learned into the curve."""
