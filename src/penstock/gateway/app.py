@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from itertools import count
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
@@ -15,8 +15,12 @@ from penstock.errors import CallError
 from penstock.facts import Route
 from penstock.gateway.auth import Keyring, Tenant
 from penstock.gateway.driver import Driver
+from penstock.gateway.prefer import wants_ticket
 from penstock.http1 import Exchange
 from penstock.wire import openai
+
+if TYPE_CHECKING:
+    from penstock.gateway.jobs import Jobs
 
 CALLS = {
     "/v1/chat/completions": Route.CHAT,
@@ -33,6 +37,9 @@ PAGES = {"/v1/models": "_models", "/models": "_models", "/health": "_health", "/
 
 NAMES_SHOWN = 8
 """Models that the error for an unknown one lists."""
+
+RETRY_S = 5
+"""When to come back, where nothing better is known."""
 
 JSON = b"content-type: application/json\r\n"
 EXPOSED = b"x-request-id, x-penstock-request-id, x-penstock-node, x-penstock-queue-ms, retry-after, retry-after-ms, x-should-retry"
@@ -52,11 +59,13 @@ class Known(msgspec.Struct, frozen=True, gc=False):
 class App:
     """Called by the server with each request."""
 
-    __slots__ = ("_aliases", "_cors", "_ids", "_keys", "_limits", "_prefix", "core", "draining", "driver")
+    __slots__ = ("_aliases", "_cors", "_ids", "_keys", "_limits", "_prefix", "core", "draining", "driver", "jobs")
 
     def __init__(self, config: Config, keys: Keyring, core: Core, driver: Driver) -> None:
         self.core, self.driver = core, driver
         self.draining = False
+        self.jobs: Jobs | None = None
+        """Durable jobs, where there is a store."""
         self._keys, self._limits, self._aliases = keys, config.limits, config.aliases
         self._cors = frozenset(config.listen.cors)
         self._ids = count(1)
@@ -92,15 +101,22 @@ class App:
         except CallError as error:
             self._turn_away(exchange, head, error)
             return
+        prefer = headers.get("prefer")
+        if prefer is not None and self.jobs is not None and wants_ticket(prefer):
+            self._call(exchange, route, tenant, id, head, self.jobs)
+            return
         if origin is None and "x-request-id" not in headers:
             exchange.note = Known(self._keys.version, route, tenant)
         self._call(exchange, route, tenant, id, head)
 
-    def _call(self, exchange: Exchange, route: Route, tenant: Tenant, id: int, head: bytes) -> None:
+    def _call(self, exchange: Exchange, route: Route, tenant: Tenant, id: int, head: bytes, jobs: Jobs | None = None) -> None:
         try:
             ask = openai.read(route, exchange.body, self._limits, tenant.salt, self._aliases)
             if not self.core.serves(ask.model):
                 raise CallError(404, "model_not_found", self._unknown(ask.asked_model), field="model")
+            if jobs is not None:
+                jobs.accept(exchange, route, ask, tenant, head)
+                return
         except CallError as error:
             self._turn_away(exchange, head, error)
             return
@@ -108,11 +124,27 @@ class App:
 
     def _turn_away(self, exchange: Exchange, head: bytes, error: CallError) -> None:
         self.driver.ledger.turn_away(error.code)
-        self._refuse(exchange, head, error)
+        self.refuse(exchange, head, error)
 
     def stamp(self) -> bytes:
         """Header lines for answers that the server makes itself."""
         return self._head(next(self._ids), None)
+
+    def next_id(self) -> int:
+        return next(self._ids)
+
+    def admit(self, exchange: Exchange) -> Tenant:
+        """The tenant that asks for a page which needs a key. Raises CallError."""
+        origin = exchange.headers.get("origin")
+        if origin is not None:
+            self._check_origin(origin)
+        tenant = self._keys.tenant(exchange.headers.get("authorization"))
+        if tenant is None:
+            raise CallError(401, "invalid_api_key", "No accepted API key was given. Send one as: Authorization: Bearer KEY")
+        return tenant
+
+    def knows(self, authorization: str | None) -> bool:
+        return self._keys.tenant(authorization) is not None
 
     def _head(self, id: int, asked: str | None) -> bytes:
         own = b"%b%x" % (self._prefix, id)
@@ -124,20 +156,22 @@ class App:
     def _page(self, exchange: Exchange, head: bytes) -> None:
         page = PAGES.get(exchange.path)
         if page is None and exchange.path not in CALLS:
-            self._refuse(exchange, head, CallError(404, "not_found", f"There is no {exchange.path[:80]!r} here."))
+            if self.jobs is not None and self.jobs.page(exchange, head):
+                return
+            self.refuse(exchange, head, CallError(404, "not_found", f"There is no {exchange.path[:80]!r} here."))
             return
         allowed = "POST" if page is None else "GET, HEAD"
         if exchange.method == "OPTIONS":
-            self._preflight(exchange, head, allowed)
+            self.preflight(exchange, head, allowed)
         elif page is None or exchange.method not in ("GET", "HEAD"):
             head += b"allow: %b, OPTIONS\r\n" % allowed.encode()
-            self._refuse(exchange, head, CallError(405, "method_not_allowed", f"Use {allowed} for {exchange.path}."))
+            self.refuse(exchange, head, CallError(405, "method_not_allowed", f"Use {allowed} for {exchange.path}."))
         else:
             getattr(self, page)(exchange, head)
 
     def _models(self, exchange: Exchange, head: bytes) -> None:
         if self._keys.tenant(exchange.headers.get("authorization")) is None:
-            self._refuse(exchange, head, CallError(401, "invalid_api_key", "No accepted API key was given."))
+            self.refuse(exchange, head, CallError(401, "invalid_api_key", "No accepted API key was given."))
             return
         exchange.respond(200, JSON + head, openai.models(self._names()))
 
@@ -163,9 +197,11 @@ class App:
         else:
             exchange.respond(200, JSON + head, b'{"status":"ready"}')
 
-    def _refuse(self, exchange: Exchange, head: bytes, error: CallError) -> None:
+    def refuse(self, exchange: Exchange, head: bytes, error: CallError) -> None:
         if error.status == 401:
             head += b"www-authenticate: Bearer\r\n"
+        elif error.status == 503:
+            head += b"retry-after: %d\r\nx-should-retry: true\r\n" % RETRY_S
         exchange.respond(error.status, JSON + head, openai.error(error.status, error.code, error.message, error.field))
 
     # --- browsers
@@ -184,7 +220,7 @@ class App:
         allowed = b"*" if "*" in self._cors else origin.encode()
         return b"access-control-allow-origin: %b\r\naccess-control-expose-headers: %b\r\nvary: origin\r\n" % (allowed, EXPOSED)
 
-    def _preflight(self, exchange: Exchange, head: bytes, allowed: str) -> None:
+    def preflight(self, exchange: Exchange, head: bytes, allowed: str) -> None:
         origin = exchange.headers.get("origin")
         if origin is not None and self._allows(origin):
             asked = exchange.headers.get("access-control-request-headers", "")

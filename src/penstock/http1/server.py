@@ -13,6 +13,7 @@ from http import HTTPStatus
 from penstock.config import Limits
 from penstock.http1.connection import Connection
 from penstock.http1.exchange import Exchange
+from penstock.http1.head import BodyBytes
 from penstock.http1.outbox import Outbox
 
 _BACKLOG = 4_096
@@ -59,6 +60,8 @@ class Server:
         date: bool = False,
     ) -> None:
         self.app, self.limits, self.stamp = app, limits, stamp
+        self.body_bytes: BodyBytes | None = None
+        """Asked for the bytes that a body may have, where it has more than `limits.body_bytes`."""
         self.hosts = frozenset(host.lower() for host in hosts)
         self.draining = False
         self.lines = StatusLines()
