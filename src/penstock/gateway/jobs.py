@@ -1,4 +1,4 @@
-"""The pages of durable jobs: tickets, files and batches. Asked only for paths that are none of the gateway's fixed ones."""
+"""The pages of durable jobs: tickets, files and batches. Origin only for paths that are none of the gateway's fixed ones."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -19,9 +19,9 @@ from penstock.gateway.batches import Batches
 from penstock.gateway.files import Files, parameters
 from penstock.gateway.job import Job
 from penstock.gateway.records import JobRow
-from penstock.gateway.tickets import Asked, Tickets
+from penstock.gateway.tickets import Origin, Tickets
 from penstock.http1 import Exchange
-from penstock.wire import openai
+from penstock.wire import openai, sse
 from penstock.wire.batch import embedded
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from penstock.gateway.call import Call
 
 JSON = b"content-type: application/json\r\n"
+RETRY_S = 5
+"""When to come back after a failure of ours, where nothing better is known."""
 LONGEST_WAIT_S = 60.0
 """Of a GET with `wait`: load balancers cut at 60 s of silence."""
 RETRY_LEAST_S, RETRY_MOST_S = 1, 60
@@ -49,6 +51,7 @@ class Jobs:
         self.app, self.tickets = app, tickets
         self.files = Files(config, tickets.store)
         self.batches = Batches(config, tickets, self.files)
+        app.driver.takers["ticket"] = self.take
         self._file_bytes, self._body_bytes = config.tickets.file_bytes, config.limits.body_bytes
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -128,23 +131,34 @@ class Jobs:
 
     def accept(self, exchange: Exchange, route: Route, ask: openai.Call, tenant: Tenant, head: bytes) -> None:
         """A caller prefers a ticket. Raises CallError when there are too many."""
-        coming = self.tickets.accept(route, ask, exchange.body, _asked(tenant), _request_id(head))
+        coming = self.tickets.accept(route, ask, exchange.body, _origin(tenant), _request_id(head))
         self._spawn(exchange, head, self._accepted(exchange, coming, b"preference-applied: respond-async\r\n"))
 
-    def take(self, call: Call, asked: Asked) -> bool:
-        """The ladder's rung: make a ticket of a call that the core has let go. False if it can no longer have a status of its own.
+    def take(self, call: Call) -> None:
+        """The ladder's rung: a ticket for a call that the core is done with. Its caller is answered, whatever happens."""
+        exchange = cast(Exchange, call.exchange)
+        if exchange.started and not call.ask.stream:
+            # Committed as an answer by newlines that kept it alive: a ticket would be taken for one.
+            exchange.abort()
+        else:
+            self._spawn(exchange, call.head, self._taken(exchange, call))
 
-        `asked` holds the facts of its request that are not in its body.
-        """
-        exchange = call.exchange
-        if exchange.started or exchange.closed or not isinstance(exchange, Exchange):
-            return False
+    async def _taken(self, exchange: Exchange, call: Call) -> Answer | None:
         try:
-            coming = self.tickets.accept(call.route, call.ask, exchange.body, asked, _request_id(call.head))
-        except CallError:
-            return False
-        self._spawn(exchange, call.head, self._accepted(exchange, coming, b"x-penstock-served-by: ticket\r\n"))
-        return True
+            tenant = self.app.admit(exchange)
+            coming = self.tickets.accept(call.route, call.ask, exchange.body, _origin(tenant), _request_id(call.head))
+            answer = await self._accepted(exchange, coming, b"")
+        except CallError as error:
+            if not exchange.started:
+                raise
+            exchange.end(sse.error_event(error.status, error.code, error.message, RETRY_S * 1000))
+            return None
+        if not exchange.started:
+            return answer
+        # A stream that was committed while it waited has no status left to say it with.
+        message = "Not served yet: it has become a ticket; ask for it at /v1/tickets/ and its id."
+        exchange.end(b"data: %b\n\n" % openai.error(503, "ticket", message, None, ticket=msgspec.Raw(answer[2])))
+        return None
 
     async def _accepted(self, exchange: Exchange, coming: Awaitable[Job], lines: bytes) -> Answer:
         job = await coming
@@ -208,8 +222,8 @@ class Jobs:
         await self.tickets.store.close()
 
 
-def _asked(tenant: Tenant) -> Asked:
-    return Asked(salt=tenant.salt, tenant=tenant.name, max_priority=tenant.max_priority)
+def _origin(tenant: Tenant) -> Origin:
+    return Origin(salt=tenant.salt, tenant=tenant.name, max_priority=tenant.max_priority)
 
 
 def _request_id(head: bytes) -> str:

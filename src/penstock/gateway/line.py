@@ -74,5 +74,7 @@ class Line:
         row = self._rows.get((job.tenant, job.model))
         if row is None:
             return 1
-        own = max(1, job.number - row.given)
+        # Those that were cancelled are taken to be spread evenly.
+        alive = 1 - row.dead / max(1, len(row.jobs))
+        own = max(1, round((job.number - row.given) * alive))
         return own + sum(min(len(other.jobs), own) for other in self._rows.values() if other is not row)

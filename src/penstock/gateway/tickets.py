@@ -54,7 +54,7 @@ _BUSY = frozenset({"refused_full", "refused_deadline", "expired", "unavailable"}
 Result = TypeVar("Result")
 
 
-class Asked(msgspec.Struct, gc=False, omit_defaults=True):
+class Origin(msgspec.Struct, gc=False, omit_defaults=True):
     """What is stored of a call beside its body: facts that its head and its key gave. Names as in `facts.Request`."""
 
     tenant: str = ""
@@ -66,7 +66,7 @@ class Asked(msgspec.Struct, gc=False, omit_defaults=True):
     metadata: dict[str, str] = {}
 
 
-_ASKED = msgspec.json.Decoder(Asked)
+_ORIGIN = msgspec.json.Decoder(Origin)
 
 
 class Tickets:
@@ -111,21 +111,21 @@ class Tickets:
 
     # --- in
 
-    def accept(self, route: Route, ask: openai.Call, body: bytes, asked: Asked, request_id: str) -> Coroutine[None, None, Job]:
+    def accept(self, route: Route, ask: openai.Call, body: bytes, origin: Origin, request_id: str) -> Coroutine[None, None, Job]:
         """Store a call as a job. Raises CallError at once when there are too many, and when awaited if it cannot be stored."""
         self.check_room(1)
         now = time.time()
         expires_at = now + self.limits.keep_s
-        row = JobRow(new_id("tkt_"), asked.tenant, None, None, "queued", str(route), ask.model, "", request_id, now, expires_at)
-        return self._store(row, openai.whole(body) if ask.stream else body, asked)
+        row = JobRow(new_id("tkt_"), origin.tenant, None, None, "queued", str(route), ask.model, "", request_id, now, expires_at)
+        return self._store(row, openai.whole(body) if ask.stream else body, origin)
 
     def check_room(self, more: int) -> None:
         if len(self.jobs) + self.coming + more > self.limits.most:
             message = f"{len(self.jobs)} jobs have not ended, of {self.limits.most} that may be; try again when some have."
             raise CallError(503, "too_many_tickets", message)
 
-    async def _store(self, row: JobRow, body: bytes, asked: Asked) -> Job:
-        facts = msgspec.json.encode(asked)
+    async def _store(self, row: JobRow, body: bytes, origin: Origin) -> Job:
+        facts = msgspec.json.encode(origin)
 
         def operation(connection: Connection) -> None:
             self.store.make_room(connection)
@@ -183,9 +183,9 @@ class Tickets:
             self._begin(job, *found)
 
     def _begin(self, job: Job, facts: bytes, body: bytes) -> None:
-        asked = _ASKED.decode(facts)
+        origin = _ORIGIN.decode(facts)
         try:
-            ask = openai.read(job.route, body, self._call_limits, asked.salt, self._aliases)
+            ask = openai.read(job.route, body, self._call_limits, origin.salt, self._aliases)
         except CallError as error:
             # It was good when it came: the configuration has changed since.
             self._finish(job, "failed", error.status, openai.error(error.status, error.code, error.message, error.field))
@@ -206,11 +206,11 @@ class Tickets:
             ask.max_tokens,
             False,
             ask.blocks,
-            asked.session,
-            asked.task,
-            min(asked.max_priority, 1 if job.batch else 5),
-            headers=asked.headers,
-            metadata=asked.metadata,
+            origin.session,
+            origin.task,
+            min(origin.max_priority, 1 if job.batch else 5),
+            headers=origin.headers,
+            metadata=origin.metadata,
             patient=True,
         )
         self.driver.handle(Arrived(request))

@@ -16,7 +16,7 @@ from penstock.gateway import auth, records
 from penstock.gateway.batch import ERRORS_SHOWN, Live, Problem, Problems
 from penstock.gateway.job import new_id
 from penstock.gateway.records import JobRow
-from penstock.gateway.tickets import Asked, Tickets
+from penstock.gateway.tickets import Origin, Tickets
 from penstock.wire import batch as lines
 from penstock.wire import openai
 
@@ -38,7 +38,7 @@ class Validation:
         self.count = 0
         self._limits, self._aliases = config.limits, config.aliases
         self._tickets, self._live = tickets, live
-        self._facts = msgspec.json.encode(Asked(tenant=live.tenant, salt=auth.salt(live.tenant), max_priority=1))
+        self._facts = msgspec.json.encode(Origin(tenant=live.tenant, salt=auth.salt(live.tenant), max_priority=1))
         self._route = lines.ENDPOINTS[live.batch.endpoint]
         self._seen: set[str] = set()
         self._problems: list[Problem] = []
