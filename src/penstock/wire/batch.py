@@ -68,7 +68,8 @@ def embedded(body: bytes) -> Raw | str | None:
         msgspec.json.decode(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return body.decode("utf-8", "replace")
-    return Raw(body)
+    # Between values they are white space, and inside of one JSON has none: a line of JSONL stays a line.
+    return Raw(body.replace(b"\r", b" ").replace(b"\n", b" "))
 
 
 def answered(id: str, custom_id: str, request_id: str, status: int, body: bytes) -> bytes:
