@@ -23,7 +23,9 @@ from tests.gateway.world import MODEL, Answer, Asked, Engine, ask, get, put_json
 CALLERS = 6
 FLIGHT_MOST = 150
 """Tickets in flight at which callers pause: most kills should find some at every stage."""
-BATCH_LINES = 200
+BATCH_LINES = 60
+BATCHES_EVERY = 4
+"""Kills between two new batches."""
 ENDED = frozenset({"completed", "failed", "cancelled", "expired"})
 GONE = (OSError, asyncio.IncompleteReadError, EOFError)
 """What a caller sees of a gateway that is not there, or no longer."""
@@ -49,6 +51,7 @@ class Storm:
         """Ticket -> how it was first seen to have ended."""
         self.runs: Counter[str] = Counter()
         """Text -> times the engine was asked it."""
+        self.batches: list[str] = []
         self.in_flight: list[int] = []
         """At each kill, acknowledged tickets not seen to have ended."""
         self.found: list[str] = []
@@ -156,8 +159,8 @@ class Storm:
             if before != shown:
                 self.found.append(f"{shown['id']} ended as {before}, and later as {shown}")
 
-    async def _batch(self) -> str:
-        """A batch, made before the first kill."""
+    async def _batch(self) -> None:
+        """Ask for a batch; a kill may come at any step of it."""
         lines = [
             {"custom_id": f"line {n}", "method": "POST", "url": "/v1/chat/completions", "body": {"model": MODEL, "messages": [message]}}
             for n in range(BATCH_LINES)
@@ -166,9 +169,16 @@ class Storm:
         form = b'--x\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
         form += b'--x\r\ncontent-disposition: form-data; name="file"; filename="a.jsonl"\r\n\r\n'
         form += b"\n".join(map(msgspec.json.encode, lines)) + b"\r\n--x--\r\n"
-        file = (await ask(self.port, form, "/v1/files", headers={"content-type": "multipart/form-data; boundary=x"})).json
-        wanted = {"input_file_id": file["id"], "endpoint": "/v1/chat/completions", "completion_window": "24h"}
-        return str((await ask(self.port, wanted, "/v1/batches")).json["id"])
+        try:
+            file = await ask(self.port, form, "/v1/files", headers={"content-type": "multipart/form-data; boundary=x"})
+            if not file.whole:
+                return
+            wanted = {"input_file_id": file.json["id"], "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+            made = await ask(self.port, wanted, "/v1/batches")
+            if made.whole:
+                self.batches.append(made.json["id"])
+        except GONE:
+            pass
 
     # --- the whole
 
@@ -193,9 +203,10 @@ class Storm:
             await self.engine.stop()
 
     async def _storm(self) -> None:
-        batch = await self._batch()
         callers = [asyncio.ensure_future(work) for work in (*(self._call() for _ in range(CALLERS)), self._poll())]
-        for _ in range(self.kills):
+        for number in range(self.kills):
+            if number % BATCHES_EVERY == 0:
+                callers.append(asyncio.ensure_future(self._batch()))
             await asyncio.sleep(self.random.uniform(0.02, 1.0))
             self.in_flight.append(len(self.acknowledged) - len(self.ends))
             await self.kill()
@@ -204,8 +215,8 @@ class Storm:
         await asyncio.gather(*callers)
         for id in self.acknowledged:
             await self._settle(id)
-        shown = await self._settled_batch(batch)
-        await self._check_batch(shown)
+        for batch in self.batches:
+            await self._check_batch(await self._settled_batch(batch))
         await self.kill(gently=True)
         self._check_store()
 
@@ -264,6 +275,6 @@ class Storm:
             f"{self.kills} kills, {len(self.acknowledged)} tickets acknowledged (and {self.unacknowledged} whose 202 was not seen), "
             f"{flight[0]} to {flight[-1]} in flight at a kill (median {flight[len(flight) // 2]})\n"
             f"ended once: {len(self.ends)} tickets ({', '.join(f'{count} {status}' for status, count in sorted(how.items()))}) "
-            f"and a batch of {BATCH_LINES} lines; {again} runs repeated, {sum(self.refused.values())} calls refused\n"
+            f"and {len(self.batches)} batches of {BATCH_LINES} lines; {again} runs repeated, {sum(self.refused.values())} calls refused\n"
             + ("".join(f"WRONG: {line}\n" for line in self.found[:20]) or "every ticket ended exactly once, none was lost\n")
         )

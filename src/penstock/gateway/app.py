@@ -42,7 +42,10 @@ RETRY_S = 5
 """When to come back, where nothing better is known."""
 
 JSON = b"content-type: application/json\r\n"
-EXPOSED = b"x-request-id, x-penstock-request-id, x-penstock-node, x-penstock-queue-ms, retry-after, retry-after-ms, x-should-retry"
+EXPOSED = (
+    b"x-request-id, x-penstock-request-id, x-penstock-node, x-penstock-queue-ms, retry-after, retry-after-ms, x-should-retry, "
+    b"location, preference-applied"
+)
 _TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 _HEADER_NAMES = re.compile(r"[A-Za-z0-9-]{1,64}(, ?[A-Za-z0-9-]{1,64}){0,63}")
 

@@ -34,6 +34,8 @@ async def _serve(config: Config, journal: Path | None) -> None:
     stop, hurry = _signals()
     gateway = Gateway(config, journal)
     await gateway.start()
+    if gateway.jobs is not None:
+        log.info("tickets in %s; %d had not ended", gateway.jobs.tickets.store.path, len(gateway.jobs.tickets.jobs))
     print(f"API       {gateway.url}/v1", flush=True)
     try:
         admin = await start_admin(gateway)
@@ -45,7 +47,9 @@ async def _serve(config: Config, journal: Path | None) -> None:
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     await stop.wait()
-    log.info("draining %d calls for at most %g s; a second signal stops at once", len(gateway.driver.calls), config.limits.drain_s)
+    log.info(
+        "draining %d calls and tickets for at most %g s; a second signal stops at once", len(gateway.driver.calls), config.limits.drain_s
+    )
     drain = asyncio.ensure_future(gateway.stop())
     hurried = asyncio.ensure_future(hurry.wait())
     await asyncio.wait((drain, hurried), return_when=asyncio.FIRST_COMPLETED)

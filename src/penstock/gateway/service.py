@@ -60,7 +60,7 @@ class Gateway:
         store = Store(place(self.config), self.ledger.jobs, STORE_FILES * self.config.tickets.file_bytes)
         await store.open()
         jobs = self.jobs = self.app.jobs = Jobs(self.app, self.config, Tickets(self.config, self.driver, store, self.app.next_id))
-        self.server.body_bytes = jobs.body_bytes
+        self.server.larger = jobs.body_bytes
         await jobs.start()
         tls = server_context(listen.tls.cert, listen.tls.key) if listen.tls else None
         try:

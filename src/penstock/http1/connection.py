@@ -138,6 +138,11 @@ class Connection(asyncio.Protocol):
         elif self._state == HELD:
             self._next()
 
+    @property
+    def takes_large(self) -> bool:
+        """A body is coming in that may be larger than most."""
+        return self._state == BODY and self._head.most > self.server.limits.body_bytes
+
     # What exchanges tell.
 
     def persistence(self) -> bytes:
