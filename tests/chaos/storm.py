@@ -31,7 +31,7 @@ GONE = (OSError, asyncio.IncompleteReadError, EOFError)
 """What a caller sees of a gateway that is not there, or no longer."""
 AUDIT = """
 CREATE TABLE audit (id TEXT NOT NULL, status TEXT NOT NULL);
-CREATE TRIGGER audited AFTER UPDATE OF status ON jobs WHEN NEW.status NOT IN ('queued', 'held')
+CREATE TRIGGER audited AFTER UPDATE OF status ON jobs WHEN NEW.status <> 'queued'
 BEGIN INSERT INTO audit VALUES (NEW.id, NEW.status); END;
 """
 
@@ -256,7 +256,7 @@ class Storm:
     def _check_store(self) -> None:
         with sqlite3.connect(self.store) as connection:
             audit = Counter(id for (id,) in connection.execute("SELECT id FROM audit"))
-            left = connection.execute("SELECT count(*) FROM jobs WHERE status IN ('queued', 'held')").fetchone()[0]
+            left = connection.execute("SELECT count(*) FROM jobs WHERE status = 'queued'").fetchone()[0]
             rows = dict(connection.execute("SELECT id, status FROM jobs WHERE batch IS NULL"))
         connection.close()
         self.found += [f"{id} was ended {times} times" for id, times in audit.items() if times != 1]

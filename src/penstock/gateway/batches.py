@@ -67,6 +67,8 @@ class Batches:
         for live in list(self.live.values()):
             if live.batch.status == "validating":
                 self._spawn(self._validate(live))
+            elif live.batch.in_progress_at is None:
+                self._spawn(self._end(live, "cancelled"))
             elif live.batch.status == "cancelling":
                 self._spawn(self._cancel(live, "cancelled"))
             elif not live.left:
@@ -176,7 +178,7 @@ class Batches:
             await self._cancel(live, "cancelled")
 
     def _release(self, connection: Connection, live: Live) -> list[JobRow]:
-        rows = records.release(connection, live.batch.id)
+        rows = records.of_batch(connection, live.batch.id)
         self._saved(connection, live, True)
         return rows
 

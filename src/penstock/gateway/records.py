@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 MOVED_BYTES = 4_194_304
+FORGOTTEN, FILES_FORGOTTEN = 500, 4
 
 SCHEMA = (
     "CREATE TABLE IF NOT EXISTS starts (number INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL)",
@@ -44,7 +45,7 @@ class JobRow(msgspec.Struct, gc=False):
     batch: str | None
     custom_id: str | None
     status: str
-    """`held` (its batch is being checked), `queued`, or how it ended."""
+    """`queued`, or how it ended. Those of a batch that is being checked are queued and not handed out."""
     route: str
     model: str
     task: str
@@ -82,8 +83,12 @@ def insert(connection: Connection, jobs: Iterable[tuple[JobRow, bytes, bytes]]) 
 
 
 def left(connection: Connection) -> list[JobRow]:
-    """The jobs that have not ended, in their order."""
-    return [JobRow(*row) for row in connection.execute(f"SELECT {_JOB} FROM jobs WHERE status = 'queued' ORDER BY number")]
+    """The jobs that have not ended, in their order, but those of batches that have not begun."""
+    checked = "SELECT id FROM batches WHERE live = 1 AND json_extract(shown, '$.in_progress_at') IS NULL"
+    rows = connection.execute(
+        f"SELECT {_JOB} FROM jobs WHERE status = 'queued' AND (batch IS NULL OR batch NOT IN ({checked})) ORDER BY number"
+    )
+    return [JobRow(*row) for row in rows]
 
 
 def find(connection: Connection, id: str, tenant: str) -> tuple[JobRow, bytes | None] | None:
@@ -127,14 +132,22 @@ def end_batch(connection: Connection, batch: str, status: str, at: float, kept: 
     return ids
 
 
-def forget(connection: Connection, now: float) -> int:
-    """Delete ended tickets, and files, whose time is over."""
-    gone = connection.execute("DELETE FROM jobs WHERE batch IS NULL AND expires_at < ? AND status <> 'queued'", (now,)).rowcount
+def forget(connection: Connection, now: float) -> bool:
+    """Delete ended tickets, files and batches whose time is over: some of them, so that nobody waits for long behind it.
+
+    Whether there may be more.
+    """
+    some = "SELECT number FROM jobs WHERE batch IS NULL AND expires_at < ? AND status <> 'queued' LIMIT ?"
+    gone = connection.execute(f"DELETE FROM jobs WHERE number IN ({some})", (now, FORGOTTEN)).rowcount
     used = "SELECT json_extract(shown, '$.input_file_id') FROM batches WHERE live = 1"
-    for (id,) in connection.execute(f"SELECT id FROM files WHERE expires_at < ? AND id NOT IN ({used})", (now,)).fetchall():
+    files = connection.execute(
+        f"SELECT id FROM files WHERE expires_at < ? AND whole = 1 AND id NOT IN ({used}) LIMIT ?", (now, FILES_FORGOTTEN)
+    )
+    ids = [id for (id,) in files.fetchall()]
+    for id in ids:
         drop_file(connection, id)
     connection.execute("DELETE FROM batches WHERE live = 0 AND expires_at < ?", (now,))
-    return gone
+    return gone == FORGOTTEN or len(ids) == FILES_FORGOTTEN
 
 
 # --- files
@@ -226,9 +239,8 @@ def list_batches(connection: Connection, tenant: str, after: str | None, limit: 
     return [shown.encode() for (shown,) in rows]
 
 
-def release(connection: Connection, batch: str) -> list[JobRow]:
-    """Queue the held jobs of a batch that was found good."""
-    connection.execute("UPDATE jobs SET status = 'queued' WHERE batch = ? AND status = 'held'", (batch,))
+def of_batch(connection: Connection, batch: str) -> list[JobRow]:
+    """All jobs of a batch, in their order."""
     return [JobRow(*row) for row in connection.execute(f"SELECT {_JOB} FROM jobs WHERE batch = ? ORDER BY number", (batch,))]
 
 

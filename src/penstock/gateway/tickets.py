@@ -104,7 +104,6 @@ class Tickets:
 
     async def start(self) -> None:
         """Take up the jobs that have not ended."""
-        await self.store.run(partial(records.forget, now=time.time()))
         for row in await self.store.run(records.left):
             self.add(job_of(row))
         self._sweeper = self._loop.call_later(self._sweep_s, self._sweep)
@@ -368,7 +367,8 @@ class Tickets:
 
     async def _forget(self, now: float) -> None:
         try:
-            await self.store.run(partial(records.forget, now=now))
+            while await self.store.run(partial(records.forget, now=now)):
+                pass
         except CallError:
             self.book.unstored += 1
 

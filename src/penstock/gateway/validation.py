@@ -32,7 +32,7 @@ GROUP, GROUP_BYTES = 256, 4_194_304
 
 
 class Validation:
-    """One pass over a batch's file. Good lines are stored as held jobs on the way, so that a large file is never held in memory."""
+    """One pass over a batch's file. Good lines are stored as jobs on the way, so that a large file is never held in memory."""
 
     def __init__(self, config: Config, tickets: Tickets, live: Live) -> None:
         self.count = 0
@@ -94,7 +94,7 @@ class Validation:
         body = openai.whole(line.body) if ask.stream else line.body
         id = new_id("job_")
         row = JobRow(
-            id, live.tenant, live.batch.id, line.custom_id, "held", str(self._route), ask.model, "", id, now, float(live.batch.expires_at)
+            id, live.tenant, live.batch.id, line.custom_id, "queued", str(self._route), ask.model, "", id, now, float(live.batch.expires_at)
         )
         self._group.append((row, self._facts, body))
         self._group_bytes += len(body)
