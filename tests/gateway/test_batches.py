@@ -323,6 +323,40 @@ def test_a_batch_goes_on_under_the_next_gateway(tmp_path: Path) -> None:
     run(test)
 
 
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_a_batch_that_was_being_checked_is_checked_again(tmp_path: Path, cancelled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = Config(tickets=Tickets(path=str(tmp_path / "t.sqlite")))
+    monkeypatch.setattr(validation, "GROUP", 2)
+    stored = asyncio.Event()
+
+    async def stuck(self: validation.Validation) -> None:
+        if self._tickets.draining:
+            raise asyncio.CancelledError
+        await whole_store(self)
+        if self._held >= 4:
+            stored.set()
+            await asyncio.Event().wait()
+
+    async def test() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(validation.Validation, "_store", stuck)
+            async with world(never, config=config) as w, client(w) as c:
+                batch = await made(c, jsonl(*map(line, range(10))))
+                await stored.wait()
+                if cancelled:
+                    assert (await c.batches.cancel(batch.id)).status == "cancelling"
+        async with world(config=config) as w, client(w) as c:
+            batch = await ended(c, batch.id)
+            assert batch.status == ("cancelled" if cancelled else "completed")
+            assert len(w.asked) == len(await content(c, batch.output_file_id)) == (0 if cancelled else 10)
+            jobs = w.gateway.jobs
+            assert jobs is not None
+            assert await jobs.tickets.store.run(lambda c: c.execute("SELECT count(*) FROM jobs").fetchone()) == (0,)
+
+    whole_store = validation.Validation._store
+    run(test)
+
+
 # --- files
 
 

@@ -468,6 +468,24 @@ def test_stopping_lets_running_tickets_end_and_answers_who_waits(tmp_path: Path)
     run(test)
 
 
+def test_stopping_does_not_wait_for_tickets_that_wait_for_an_engine(tmp_path: Path) -> None:
+    config = Config(tickets=Tickets(path=str(tmp_path / "t.sqlite")), limits=Limits(drain_s=25), probe_s=0.02)
+
+    async def test() -> None:
+        async with world(config=config) as w:
+            await w.engines[0].stop()
+            await until(lambda: not w.gateway.core.ready())
+            id = (await _ticket(w))["id"]
+            await until(lambda: w.gateway.core.flights)
+            began = time.monotonic()
+            await w.gateway.stop()
+            assert time.monotonic() - began < 10
+        async with world(config=config) as w:
+            assert (await _end(w, id))["status"] == "completed"
+
+    run(test)
+
+
 def test_a_ticket_whose_model_is_gone_says_so_when_its_time_is_over(tmp_path: Path) -> None:
     config = Config(tickets=Tickets(path=str(tmp_path / "t.sqlite"), running=1, keep_s=2.0))
 

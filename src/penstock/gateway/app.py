@@ -204,7 +204,7 @@ class App:
         if error.status == 401:
             head += b"www-authenticate: Bearer\r\n"
         elif error.status == 503:
-            head += b"retry-after: %d\r\nx-should-retry: true\r\n" % RETRY_S
+            head += b"retry-after: %d\r\nretry-after-ms: %d\r\nx-should-retry: true\r\n" % (RETRY_S, RETRY_S * 1000)
         exchange.respond(error.status, JSON + head, openai.error(error.status, error.code, error.message, error.field))
 
     # --- browsers

@@ -33,6 +33,8 @@ RETRY_S = 5
 """When to come back after a failure of ours, where nothing better is known."""
 LONGEST_WAIT_S = 60.0
 """Of a GET with `wait`: load balancers cut at 60 s of silence."""
+END_WAIT_S = 20.0
+"""How long a caller who cancels waits for the disk."""
 RETRY_LEAST_S, RETRY_MOST_S = 1, 60
 """When to ask again for a ticket that has not ended."""
 
@@ -182,9 +184,11 @@ class Jobs:
             # Decided already, or by this: told when it is on the disk.
             recorded = self.tickets.cancel(job)
             if recorded is not None:
-                await asyncio.wait((recorded,))
+                await asyncio.wait((recorded,), timeout=END_WAIT_S)
             elif id in self.tickets.jobs:
-                await _end_of(job, LONGEST_WAIT_S, exchange)
+                await _end_of(job, END_WAIT_S, exchange)
+            if id in self.tickets.jobs:
+                raise CallError(503, "not_stored", "The ticket is stopped, but its end could not be stored yet.")
         return await self._state(tenant, id)
 
     def _own(self, tenant: Tenant, id: str) -> Job | None:

@@ -383,6 +383,8 @@ class Tickets:
             waiters, job.waiters = job.waiters, []
             for tell in waiters:
                 tell()
+        # What waits for an engine gains nothing by waiting on.
+        self._return(lambda call: self.core.place(call.id, time.monotonic()) is not None)
         if self._under_way() and seconds > 0:
             self._idle = asyncio.Event()
             try:
@@ -390,10 +392,15 @@ class Tickets:
                     await self._idle.wait()
             except TimeoutError:
                 pass
+        self._return(lambda call: True)
+
+    def _return(self, wanted: Callable[[Call], bool]) -> None:
+        """Take jobs back from the core: they stay queued in the store, and are no longer ours."""
         for job in list(self.running.values()):
-            if not job.ended:
+            if job.call is not None and not job.ended and wanted(job.call):
                 job.ended = True
                 self._take_back(job)
+                del self.running[job.id]
 
     async def close(self) -> None:
         """After `drain`: results that are on their way to the disk arrive there."""
