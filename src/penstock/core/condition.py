@@ -40,8 +40,8 @@ def conditions(when: When) -> list[Condition]:
     if when.prompt_tokens is not None:
         inside = within(when.prompt_tokens)
         found.append(Condition("prompt_tokens", words(when.prompt_tokens), _size, lambda request: inside(request.prompt_tokens)))
-    found += [_named("header", name.lower(), wanted) for name, wanted in when.header.items()]
-    found += [_named("metadata", name, wanted) for name, wanted in when.metadata.items()]
+    found += [_given(f"header.{name.lower()}", _header(name.lower()), wanted) for name, wanted in when.header.items()]
+    found += [_given(f"metadata.{name}", _metadata(name), wanted) for name, wanted in when.metadata.items()]
     return found
 
 
@@ -102,19 +102,23 @@ def _text(name: str, pattern: str) -> Condition:
     return Condition(name, pattern, lambda request: str(getattr(request, name)), lambda request: matches(getattr(request, name)))
 
 
-def _named(part: str, name: str, wanted: Wanted) -> Condition:
-    """A condition on one header or metadata field; one that is absent meets nothing."""
-    fits = _fits(wanted)
+def _header(name: str) -> Sees:
+    return lambda request: request.headers.get(name)
 
-    def sees(request: Request) -> str | None:
-        given: dict[str, str] = getattr(request, part)
-        return given.get(name)
+
+def _metadata(name: str) -> Sees:
+    return lambda request: request.metadata.get(name)
+
+
+def _given(of: str, sees: Sees, wanted: Wanted) -> Condition:
+    """A condition on what a caller may leave out; what is absent meets nothing."""
+    fits = _fits(wanted)
 
     def holds(request: Request) -> bool:
         text = sees(request)
         return text is not None and fits(text)
 
-    return Condition(f"{part}.{name}", words(wanted), sees, holds)
+    return Condition(of, words(wanted), sees, holds)
 
 
 def _fits(wanted: Wanted) -> Callable[[str], bool]:

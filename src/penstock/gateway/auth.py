@@ -74,7 +74,11 @@ class Keyring:
 
     def named(self) -> dict[str, Tenant]:
         """The tenants by name; where two keys stand for one, the first."""
-        return {tenant.name: tenant for _, tenant in reversed(self._table.values()) if tenant is not None}
+        found: dict[str, Tenant] = {}
+        for _, tenant in self._table.values():
+            if tenant is not None:
+                found.setdefault(tenant.name, tenant)
+        return found
 
 
 def keyring(config: Config, environment: Mapping[str, str] = os.environ, pepper: bytes | None = None) -> Keyring:
