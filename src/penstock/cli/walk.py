@@ -24,7 +24,7 @@ def lines(walk: Walk) -> Iterator[str]:
         for finding in step.findings:
             yield f"           {'yes' if finding.holds else 'no '}  {_finding(finding)}"
         if not step.findings:
-            yield "           yes  it asks for nothing"
+            yield "           yes  everything"
     if walk.untried:
         yield f"rule     {', '.join(walk.untried)}: not tried"
     met = bool(facts.task) or (walk.steps and walk.steps[-1].matched)
@@ -37,7 +37,7 @@ def lines(walk: Walk) -> Iterator[str]:
 
 
 def _finding(finding: Finding) -> str:
-    seen = "absent" if finding.seen is None else repr(finding.seen) if "." in finding.of else finding.seen
+    seen = "absent" if finding.seen is None else repr(finding.seen) if "." in finding.of else finding.seen or "none"
     return f"{finding.of} {finding.wants}: {seen}"
 
 

@@ -86,7 +86,7 @@ def words(wanted: Wanted) -> str:
 
 def exact(value: float) -> str:
     """Every digit that counts, and no exponent while it can be read without: 1000000, 0.5."""
-    return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
+    return str(int(value)) if abs(value) < 1e15 and value == int(value) else repr(value)
 
 
 def _streamed(request: Request) -> str:

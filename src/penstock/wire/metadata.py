@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Raw
 
 from penstock.errors import CallError
-from penstock.wire.fields import ABSENT, EXPECTED
+from penstock.wire.fields import EXPECTED
 
 METADATA_BYTES = 16_384
 """As JSON; OpenAI allows 16 pairs of 64 and 512 characters."""
@@ -24,7 +24,7 @@ def picked(raw: Raw, names: Collection[str]) -> dict[str, str]:
     """Those of the fields `names` that the JSON `raw` holds. A name with dots that is no field itself goes into objects:
     `order.amount` is the field `amount` of the object `order`. Raises CallError.
     """
-    if raw is ABSENT or bytes(raw) == b"null":
+    if not raw or bytes(raw) == b"null":
         return {}
     if len(raw) > METADATA_BYTES:
         message = f"'metadata' may take at most {METADATA_BYTES} bytes as JSON; send less."
