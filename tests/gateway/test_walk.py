@@ -10,7 +10,7 @@ from tests.gateway.test_asked import DESK, KEYED, LAB, OPEN, booked, watched
 from tests.gateway.world import BODY, MODEL, ask, run, world
 
 from penstock.cli.walk import document, lines
-from penstock.config import Class, Config, Node, Range, Rung, When
+from penstock.config import Class, Config, Limits, Node, Range, Rung, When
 from penstock.errors import ConfigError
 from penstock.facts import Route
 from penstock.gateway.auth import ENVIRONMENT
@@ -148,3 +148,7 @@ def test_what_is_no_request_is_one_line(request_: object, message: str) -> None:
 
 def test_a_tenant_is_named_only_where_keys_are() -> None:
     assert "known: none, as no key is configured" in line_of({"body": BODY, "key": "me"}, OPEN)
+
+
+def test_a_body_larger_than_the_gateway_takes_is_told_as_such() -> None:
+    assert "413 (body_too_large)" in line_of(BODY, Config(limits=Limits(body_bytes=10)))

@@ -135,7 +135,8 @@ class Core:
             actions.append(Reject(request.id, Outcome.UNAVAILABLE, UNAVAILABLE_WAIT_S))
             return
         task = self.classify(request)
-        flight = Flight(request, task, lane, now, priority=min(task.priority, request.max_priority))
+        most = request.max_priority
+        flight = Flight(request, task, lane, now, priority=task.priority if task.priority < most else most)
         self.flights[request.id] = flight
         if self.retries < RETRIES_KEPT:
             self.retries += self.knobs.retry_share
@@ -154,7 +155,7 @@ class Core:
 
     def _set_deadline(self, flight: Flight) -> None:
         task, request = flight.task, flight.request
-        if flight.patient:
+        if task.patient or request.patient:
             return
         if task.ttft_s < inf:
             flight.due = flight.arrived + task.first_s(request.prompt_tokens)

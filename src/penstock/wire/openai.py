@@ -24,6 +24,9 @@ REFUSED = frozenset({"api_base", "base_url", "api_key", "extra_headers", "organi
 TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 """Status -> OpenAI's error type, where it is neither `invalid_request_error` (4xx) nor `server_error` (5xx)."""
 
+NO_METADATA: dict[str, str] = {}
+"""Shared by the calls of which none is read."""
+
 
 class Call(msgspec.Struct, frozen=True, gc=False):
     """A call as read from its body."""
@@ -68,7 +71,7 @@ def read(route: str, body: bytes, limits: Limits, salt: int, aliases: Mapping[st
     fields = _decoded(route, body, limits)
     text = bytes(fields.prompt)
     caps.check_prompt(fields.PROMPT, text, limits)
-    found = picked(fields.metadata, metadata) if metadata else {}
+    found = picked(fields.metadata, metadata) if metadata else NO_METADATA
     asked = fields.model
     model = aliases.get(asked, asked) if aliases else asked
     if isinstance(fields, Embedding):
