@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from penstock.config import Range, When
 from penstock.errors import ConfigError
@@ -128,3 +131,23 @@ def test_the_json_schema_says_the_same_as_the_loader(text: str, good: bool) -> N
         settings.read(text, {})
     else:
         line_of(text)
+
+
+WORDS = st.sampled_from(["metadata", "header", "metadata.n", "header.x", "metadata.", "gt", "le", "ttft_ms", "total_ms", "none", "m", ""])
+ANYTHING: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.floats(-2, 2) | WORDS,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(WORDS, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(ANYTHING, ANYTHING, ANYTHING, ANYTHING)
+def test_whatever_a_class_holds_it_is_a_config_or_one_line(when: Any, timeout: Any, ladder: Any, prices: Any) -> None:
+    one = {"name": "a", "when": when, "timeout": timeout, "ladder": ladder}
+    for values in ({"classes": [one]}, {"classes": [{"name": "a", "when": when}], "prices": prices, "smaller": prices}):
+        text = json.dumps(values)
+        try:
+            settings.read(text, {}, file="f")
+        except ConfigError as error:
+            assert "\n" not in str(error)
+            assert error.line == 1
