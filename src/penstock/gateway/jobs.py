@@ -14,6 +14,7 @@ from penstock.config import Config
 from penstock.errors import CallError
 from penstock.facts import Route
 from penstock.gateway import records
+from penstock.gateway.asked import Asked
 from penstock.gateway.auth import Tenant
 from penstock.gateway.batches import Batches
 from penstock.gateway.files import Files, parameters
@@ -131,9 +132,9 @@ class Jobs:
 
     # --- tickets
 
-    def accept(self, exchange: Exchange, route: Route, ask: openai.Call, tenant: Tenant, head: bytes) -> None:
+    def accept(self, exchange: Exchange, route: Route, ask: openai.Call, tenant: Tenant, asked: Asked, head: bytes) -> None:
         """A caller prefers a ticket. Raises CallError when there are too many."""
-        coming = self.tickets.accept(route, ask, exchange.body, _origin(tenant), _request_id(head))
+        coming = self.tickets.accept(route, ask, exchange.body, _origin(tenant, asked), _request_id(head))
         self._spawn(exchange, head, self._accepted(exchange, coming, b"preference-applied: respond-async\r\n"))
 
     def take(self, call: Call) -> None:
@@ -148,7 +149,9 @@ class Jobs:
     async def _taken(self, exchange: Exchange, call: Call) -> Answer | None:
         try:
             tenant = self.app.admit(exchange)
-            coming = self.tickets.accept(call.route, call.ask, exchange.body, _origin(tenant), _request_id(call.head))
+            coming = self.tickets.accept(
+                call.route, call.ask, exchange.body, _origin(tenant, self.app.asked(exchange, tenant)), _request_id(call.head)
+            )
             answer = await self._accepted(exchange, coming, b"")
         except CallError as error:
             if not exchange.started:
@@ -226,8 +229,8 @@ class Jobs:
         await self.tickets.store.close()
 
 
-def _origin(tenant: Tenant) -> Origin:
-    return Origin(salt=tenant.salt, tenant=tenant.name, max_priority=tenant.max_priority)
+def _origin(tenant: Tenant, asked: Asked) -> Origin:
+    return Origin(tenant.name, tenant.salt, tenant.max_priority, asked)
 
 
 def _request_id(head: bytes) -> str:

@@ -24,9 +24,11 @@ from penstock.config import Config
 from penstock.core.lane import ANY
 from penstock.errors import CallError
 from penstock.events import Arrived
-from penstock.facts import Request, Route
+from penstock.facts import Route
 from penstock.gateway import records
 from penstock.gateway.absent import TOO_LARGE, Absent
+from penstock.gateway.asked import NOTHING, Asked, Form, request
+from penstock.gateway.auth import Tenant
 from penstock.gateway.call import Call
 from penstock.gateway.driver import Driver
 from penstock.gateway.job import Job, job_of, new_id
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
 FAILURES = 8
 """Runs that engines may fail before a job is given up: with the waits between them about two minutes."""
+BATCH_PRIORITY = 1
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
 """Between the runs of a job that failed on our side."""
 STORE_WAIT_S = 10.0
@@ -55,15 +58,12 @@ Result = TypeVar("Result")
 
 
 class Origin(msgspec.Struct, gc=False, omit_defaults=True):
-    """What is stored of a call beside its body: facts that its head and its key gave. Names as in `facts.Request`."""
+    """What is stored of a call beside its body: whose it is, and what its head asked for."""
 
     tenant: str = ""
     salt: int = 0
     max_priority: int = 5
-    session: str = ""
-    task: str = ""
-    headers: dict[str, str] = {}
-    metadata: dict[str, str] = {}
+    asked: Asked = NOTHING
 
 
 _ORIGIN = msgspec.json.Decoder(Origin)
@@ -85,7 +85,7 @@ class Tickets:
         """Told of each job of a batch that ended: how, and with which status."""
         self.on_sweep: Callable[[float], None] = lambda now: None
         self._answer_bytes = config.limits.body_bytes
-        self._call_limits, self._aliases = config.limits, config.aliases
+        self._call_limits, self._aliases, self._metadata = config.limits, config.aliases, Form(config.classes).metadata
         self._next_id = next_id
         self._singles, self._batched = Line(), Line()
         self._models: Counter[str] = Counter()
@@ -181,10 +181,10 @@ class Tickets:
         if found is not None and not job.ended and not self.draining:
             self._begin(job, *found)
 
-    def _begin(self, job: Job, facts: bytes, body: bytes) -> None:
-        origin = _ORIGIN.decode(facts)
+    def _begin(self, job: Job, stored: bytes, body: bytes) -> None:
+        origin = _ORIGIN.decode(stored)
         try:
-            ask = openai.read(job.route, body, self._call_limits, origin.salt, self._aliases)
+            ask = openai.read(job.route, body, self._call_limits, origin.salt, self._aliases, self._metadata)
         except CallError as error:
             # It was good when it came: the configuration has changed since.
             self._finish(job, "failed", error.status, openai.error(error.status, error.code, error.message, error.field))
@@ -196,23 +196,9 @@ class Tickets:
         exchange = Absent(body, self._answer_bytes, partial(self._answered, job))
         # Fed never: there is nobody whose connection must be kept alive.
         job.call = self.driver.calls[id] = Call(self.driver, exchange, Route(job.route), ask, id, b"", time.monotonic(), fed=inf)
-        request = Request(
-            id,
-            ask.model,
-            job.route,
-            job.tenant,
-            ask.prompt_tokens,
-            ask.max_tokens,
-            False,
-            ask.blocks,
-            origin.session,
-            origin.task,
-            min(origin.max_priority, 1 if job.batch else 5),
-            headers=origin.headers,
-            metadata=origin.metadata,
-            patient=True,
-        )
-        self.driver.handle(Arrived(request))
+        tenant = Tenant(origin.tenant, origin.salt, min(origin.max_priority, BATCH_PRIORITY if job.batch else origin.max_priority))
+        facts = msgspec.structs.replace(request(id, Route(job.route), ask, tenant, origin.asked), patient=True)
+        self.driver.handle(Arrived(facts))
         job.task = self.core.task_class(id) or job.task
 
     # --- back from the core
