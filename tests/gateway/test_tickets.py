@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from tests.gateway.world import (
     world,
 )
 
-from penstock.config import Config, Hold, Limits, Tickets
+from penstock.config import Class, Config, Hold, Key, Limits, Tickets, When
 from penstock.gateway import tickets
 
 ASYNC = {"prefer": "respond-async"}
@@ -418,6 +419,28 @@ def test_a_waiting_caller_who_gets_no_newlines_gets_no_newlines() -> None:
             gate.set()
             assert (await plain).body.startswith(b"\n")
             assert (await _end(w, id))["status"] == "completed"
+
+    run(test)
+
+
+def test_what_the_head_and_the_key_say_of_a_call_holds_for_its_ticket_and_after_a_restart(tmp_path: Path) -> None:
+    rules = (Class(name="gold", priority=4, when=When(header={"x-desk": "none"})), Class(name="bulk", when=When(header={"x-desk": "b*"})))
+    key = Key(name="desk", sha256=sha256(b"sk-desk").hexdigest(), classes=("gold",), max_priority=2)
+    config = Config(keys=(key,), classes=rules, tickets=Tickets(path=str(tmp_path / "t.sqlite")))
+
+    async def test() -> None:
+        own = {"authorization": "Bearer sk-desk"}
+        async with world(never, config=config) as w:
+            ids = {(await _ticket(w, **own | more))["id"] for more in ({"x-penstock-class": "gold"}, {"x-desk": "bond"})}
+            got = await ask(w.port, BODY, headers=ASYNC | own | {"x-penstock-class": "bulk"})
+            assert (got.status, got.error["code"]) == (403, "class_not_allowed")
+        async with world(never, config=config) as w:
+            await until(lambda: len(w.asked) == 2)
+            assert {(f.task.name, f.priority, f.request.tenant) for f in w.gateway.core.flights.values()} == {
+                ("gold", 2, "desk"),
+                ("bulk", 2, "desk"),
+            }
+            assert {(await get(w.port, f"/v1/tickets/{id}", **own)).json["class"] for id in ids} == {"gold", "bulk"}
 
     run(test)
 
