@@ -354,7 +354,7 @@ def test_cancelled_tickets_leave_nothing_behind_while_the_line_stands_still() ->
             jobs = w.gateway.jobs
             assert jobs is not None
             assert len(jobs.tickets.jobs) == 1
-            assert sum(len(row.jobs) for row in jobs.tickets._singles._rows.values()) < 100
+            assert sum(len(row.jobs) for row in jobs.tickets.places._singles._rows.values()) < 100
             assert (await _ticket(w))["position"] <= 2
 
     run(test)

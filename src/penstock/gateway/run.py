@@ -34,8 +34,6 @@ async def _serve(config: Config, journal: Path | None) -> None:
     stop, hurry = _signals()
     gateway = Gateway(config, journal)
     await gateway.start()
-    if gateway.jobs is not None:
-        log.info("tickets in %s; %d had not ended", gateway.jobs.tickets.store.path, len(gateway.jobs.tickets.jobs))
     print(f"API       {gateway.url}/v1", flush=True)
     try:
         admin = await start_admin(gateway)
@@ -43,6 +41,8 @@ async def _serve(config: Config, journal: Path | None) -> None:
         await gateway.stop(0.0)
         raise
     print(f"metrics   {admin.url}/metrics\nstate     {admin.url}/admin/state", flush=True)
+    if gateway.jobs is not None:
+        log.info("tickets in %s; %d had not ended", gateway.jobs.tickets.store.path, len(gateway.jobs.tickets.jobs))
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import Counter
 from collections.abc import Callable, Coroutine
 from functools import partial
 from math import inf
@@ -32,7 +31,7 @@ from penstock.gateway.auth import Tenant
 from penstock.gateway.call import Call
 from penstock.gateway.driver import Driver
 from penstock.gateway.job import Job, job_of, new_id
-from penstock.gateway.line import Line
+from penstock.gateway.places import Places
 from penstock.gateway.records import JobRow
 from penstock.gateway.store import Store
 from penstock.wire import openai
@@ -78,8 +77,6 @@ class Tickets:
         self.book = driver.ledger.jobs
         self.jobs: dict[str, Job] = {}
         """Those that have not ended, in their order."""
-        self.running: dict[str, Job] = {}
-        """Those taken out of the line."""
         self.draining = False
         self.on_end: Callable[[Job, str, int | None], None] = _nothing
         """Told of each job of a batch that ended: how, and with which status."""
@@ -87,13 +84,9 @@ class Tickets:
         self._answer_bytes = config.limits.body_bytes
         self._call_limits, self._aliases, self._metadata = config.limits, config.aliases, Form(config.classes).metadata
         self._next_id = next_id
-        self._singles, self._batched = Line(), Line()
-        self._models: Counter[str] = Counter()
-        self._batch_running = 0
+        self.places = Places(self.limits.running, self._able)
         self.coming = 0
         """Jobs on their way into the store."""
-        most = self.limits.running
-        self._share = max(1, most - most // 4)
         self._gap_s = 0.0
         """Mean time between ends, while jobs wait in line."""
         self._ended_at = 0.0
@@ -145,31 +138,19 @@ class Tickets:
     def add(self, job: Job) -> None:
         """A stored job waits for its turn."""
         self.jobs[job.id] = job
-        self._line(job).put(job)
+        self.places.put(job)
         self.feed()
 
     # --- to the core
 
     def feed(self) -> None:
-        """Hand jobs on while fewer than `tickets.running` are out. A quarter of that is kept for jobs that are in no batch."""
-        while not self.draining and len(self.running) < self.limits.running:
-            job = self._singles.take(self._may)
-            if job is None and self._batch_running < self._share:
-                job = self._batched.take(self._may)
-            if job is None:
-                break
-            job.running = True
-            self.running[job.id] = job
-            self._models[job.model] += 1
-            self._batch_running += job.batch is not None
+        """Hand jobs on while there are places in the core."""
+        while not self.draining and (job := self.places.next()) is not None:
             self._spawn(self._run(job))
         self._count()
 
-    def _may(self, job: Job) -> bool:
-        """A model that no engine serves at present must not take all places: other models' jobs could run."""
-        if self._models[job.model] < self._share:
-            return True
-        lane = self.core.lanes.get(job.model) or self.core.lanes.get(ANY)
+    def _able(self, model: str) -> bool:
+        lane = self.core.lanes.get(model) or self.core.lanes.get(ANY)
         return lane is not None and any(node.state == "up" for node in lane.nodes)
 
     async def _run(self, job: Job) -> None:
@@ -239,11 +220,8 @@ class Tickets:
         self._take_back(job)
         recorded = self._finish(job, status)
         if not job.running:
-            self._line(job).drop(job)
+            self.places.drop(job)
         return recorded
-
-    def _line(self, job: Job) -> Line:
-        return self._batched if job.batch else self._singles
 
     def _take_back(self, job: Job) -> None:
         if job.call is not None:
@@ -286,7 +264,7 @@ class Tickets:
                 self.cancel(job, status)
         for job in waiting:
             job.ended = True
-            self._batched.drop(job)
+            self.places.drop(job)
         kept = [job.id for job in mine if job.running]
         ended = await self.persist(partial(records.end_batch, batch=batch, status=status, at=time.time(), kept=kept))
         self.book.ended[status] += len(ended)
@@ -299,13 +277,11 @@ class Tickets:
         """Its end is on the disk: let go of it, and tell whoever waits."""
         job.ended = True
         del self.jobs[job.id]
-        if self.running.pop(job.id, None) is not None:
-            self._models[job.model] -= 1
-            self._batch_running -= job.batch is not None
+        if self.places.free(job):
             now = time.monotonic()
             if self._ended_at:
                 self._gap_s += (now - self._ended_at - self._gap_s) * (0.05 if self._gap_s else 1.0)
-            self._ended_at = now if len(self.jobs) > len(self.running) else 0.0
+            self._ended_at = now if len(self.jobs) > len(self.places.running) else 0.0
         waiters, job.waiters = job.waiters, []
         for tell in waiters:
             tell()
@@ -316,8 +292,8 @@ class Tickets:
             self._idle.set()
 
     def _count(self) -> None:
-        self.book.running = len(self.running)
-        self.book.queued = len(self.jobs) - len(self.running)
+        self.book.running = len(self.places.running)
+        self.book.queued = len(self.jobs) - len(self.places.running)
 
     # --- what is told of a job
 
@@ -327,7 +303,7 @@ class Tickets:
         if call is None:
             if job.ended:
                 return "running", 0, None
-            place = 1 if job.running else self._line(job).place(job)
+            place = 1 if job.running else self.places.ahead(job)
             return "queued", place, int(place * self._gap_s * 1000) if self._gap_s else None
         found = self.core.place(call.id, time.monotonic()) if call.node is None else None
         if found is None:
@@ -382,11 +358,11 @@ class Tickets:
 
     def _return(self, wanted: Callable[[Call], bool]) -> None:
         """Take jobs back from the core: they stay queued in the store, and are no longer ours."""
-        for job in list(self.running.values()):
+        for job in list(self.places.running.values()):
             if job.call is not None and not job.ended and wanted(job.call):
                 job.ended = True
                 self._take_back(job)
-                del self.running[job.id]
+                del self.places.running[job.id]
 
     async def close(self) -> None:
         """After `drain`: results that are on their way to the disk arrive there."""
@@ -396,7 +372,7 @@ class Tickets:
             task.cancel()
 
     def _under_way(self) -> bool:
-        return any(job.call is not None or job.ended for job in self.running.values())
+        return any(job.call is not None or job.ended for job in self.places.running.values())
 
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
