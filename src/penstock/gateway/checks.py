@@ -15,6 +15,8 @@ from penstock.errors import ConfigError
 from penstock.facts import Route
 from penstock.gateway import auth
 
+LONGEST_WINDOW_S = 366 * 86_400.0
+
 
 def check(config: Config, environ: Mapping[str, str]) -> None:
     """Raise ConfigError, with the key path, at the first thing that cannot work."""
@@ -23,6 +25,7 @@ def check(config: Config, environ: Mapping[str, str]) -> None:
     _check_listeners(config, environ)
     _unique((key.sha256 for key in config.keys), "keys", "sha256")
     _unique((key.env for key in config.keys), "keys", "env")
+    _check_limits(config)
     _check_nodes(config, environ)
     _check_names(config)
     _check_classes(config.classes)
@@ -75,6 +78,33 @@ def _check_tls(listen: Listen, key: str) -> None:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(listen.tls.cert, listen.tls.key)
     except ssl.SSLError as error:
         raise ConfigError(f"certificate and key do not work together: {error.reason or error}", key=f"{key}.tls") from None
+
+
+# --- limits of keys --------------------------------------------------------------------------------------------------
+
+
+def _check_limits(config: Config) -> None:
+    for at, key in enumerate(config.keys):
+        seen: dict[tuple[str, float], int] = {}
+        for index, limit in enumerate(key.limits):
+            place = f"keys[{at}].limits[{index}]"
+            kinds = [kind for kind in ("requests", "tokens", "cost") if getattr(limit, kind) is not None]
+            if len(kinds) != 1:
+                raise ConfigError("needs exactly one of requests, tokens, cost", key=place)
+            kind = kinds[0]
+            if not math.isfinite(limit.window_s) or limit.window_s > LONGEST_WINDOW_S:
+                raise ConfigError(f"expected at most {LONGEST_WINDOW_S:g} seconds (a year)", key=f"{place}.window_s")
+            if kind == "cost" and not config.prices:
+                raise ConfigError("a limit of cost needs prices; set prices, or limit tokens", key=f"{place}.cost")
+            if kind == "cost" and not math.isfinite(limit.cost or 0.0):
+                raise ConfigError("expected a finite number", key=f"{place}.cost")
+            if (kind, limit.window_s) in seen:
+                raise ConfigError(f"the same {kind} and window_s as limits[{seen[kind, limit.window_s]}]; keep one", key=place)
+            seen[kind, limit.window_s] = index
+    for name, price in config.prices.items():
+        for field in ("input_per_1m", "cached_per_1m", "output_per_1m"):
+            if not math.isfinite(getattr(price, field) or 0.0):
+                raise ConfigError("expected a finite number", key=f"prices.{name}.{field}")
 
 
 # --- nodes, pools, models --------------------------------------------------------------------------------------------

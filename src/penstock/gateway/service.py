@@ -10,7 +10,7 @@ from pathlib import Path
 from penstock.config import Config
 from penstock.core import Core
 from penstock.errors import ConfigError
-from penstock.facts import Host, Profile, Snapshot
+from penstock.facts import Host, KeyUse, Profile, Snapshot
 from penstock.gateway import auth
 from penstock.gateway.app import App
 from penstock.gateway.driver import Driver
@@ -75,6 +75,10 @@ class Gateway:
         """What the admin side shows of the process."""
         journal = "off" if self.journal is None else f"failed: {self.journal.failed}" if self.journal.failed else "on"
         return Host(connections=self.server.connections, http_refusals=dict(self.server.refusals), journal=journal)
+
+    def keys(self) -> tuple[KeyUse, ...]:
+        """What the admin side shows of keys: names and numbers, nothing that could be used as one."""
+        return self.app.spending.use()
 
     @property
     def url(self) -> str:

@@ -42,6 +42,8 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     """Hashes of the prompt's prefix blocks, see `wire.prompt`."""
     body: bytes
     """What to send on: the object that came in, unless a rewrite was needed."""
+    choices: int = 1
+    """Answers that are computed: `n`, or `best_of`."""
 
 
 Fields = Chat | Completion | Embedding
@@ -80,7 +82,8 @@ def read(route: str, body: bytes, limits: Limits, salt: int, aliases: Mapping[st
         body = _ASK_USAGE + body[body.index(b"{") + 1 :]
     tools = fields.tools or fields.functions
     max_tokens = fields.max_completion_tokens or fields.max_tokens or 0
-    return Call(model, asked, stream, usage_asked, max_tokens, tokens(text, len(tools)), blocks(text, model, tools, salt), body)
+    choices = max(fields.n or 1, fields.best_of or 1)
+    return Call(model, asked, stream, usage_asked, max_tokens, tokens(text, len(tools)), blocks(text, model, tools, salt), body, choices)
 
 
 def error(status: int, code: str, message: str, field: str | None = None, **extra: object) -> bytes:

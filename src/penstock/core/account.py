@@ -1,0 +1,247 @@
+"""What a key may use, what it has reserved, and what it has spent.
+
+A call reserves before it is sent, all or nothing: one request, its estimated prompt with the most output it may ask for, and their
+price. At its end it is settled with what the engine counted. Costs are whole billionths of a millionth (pico) of the currency.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from math import inf
+
+import msgspec
+
+from penstock.config import Key, KeyLimit, Price
+from penstock.core.window import Slot, Window
+from penstock.facts import KeyUse, WindowUse
+
+PICO = 10**12
+REQUESTS, TOKENS, COST, CONCURRENCY = "requests", "tokens", "cost", "concurrency"
+GUESS_TOKENS = 256.0
+"""Output expected of a model that has not answered yet, where the caller names no most."""
+HIGH = 0.95
+"""Quantile of the output lengths seen that is reserved where the caller names no most."""
+LEARN = 0.05
+GUESS_S = 1.0
+"""How long a call lasts, before any has ended."""
+MODELS = 1_024
+"""Models whose lengths and prices are kept."""
+
+
+class Tariff(msgspec.Struct, frozen=True, gc=False):
+    """Pico of the currency for a token."""
+
+    prompt: int = 0
+    cached: int = 0
+    output: int = 0
+
+    def cost(self, prompt: int, cached: int, output: int) -> int:
+        return (prompt - cached) * self.prompt + cached * self.cached + output * self.output
+
+
+FREE = Tariff()
+
+
+class Prices:
+    """The tariff of each model: that of the first name in the configuration that matches; free where none does."""
+
+    __slots__ = ("_known", "_prices")
+
+    def __init__(self, prices: Mapping[str, Price]) -> None:
+        self._prices = [(name, _tariff(price)) for name, price in prices.items()]
+        self._known: dict[str, Tariff] = {}
+
+    def of(self, model: str) -> Tariff:
+        if not self._prices:
+            return FREE
+        found = self._known.get(model)
+        if found is None:
+            found = next((tariff for name, tariff in self._prices if fnmatchcase(model, name)), FREE)
+            if len(self._known) < MODELS:
+                self._known[model] = found
+        return found
+
+
+def _tariff(price: Price) -> Tariff:
+    cached = price.input_per_1m if price.cached_per_1m is None else price.cached_per_1m
+    return Tariff(*(round(per_1m * PICO / 1_000_000) for per_1m in (price.input_per_1m, cached, price.output_per_1m)))
+
+
+class Meter(msgspec.Struct, frozen=True):
+    kind: str
+    window: Window
+
+    def shown(self, amount: int) -> float:
+        """In the units of the configuration."""
+        return amount / PICO if self.kind == COST else amount
+
+
+class Shortage(msgspec.Struct, frozen=True):
+    """Why a call may not come in now."""
+
+    kind: str
+    used: float
+    limit: float
+    asked: float
+    window_s: float
+    wait_s: float
+    """Until there is room; infinite when there never will be."""
+
+
+class Reserved(msgspec.Struct, gc=False):
+    """What one call holds of its account."""
+
+    tariff: Tariff
+    prompt: int
+    output: int
+    at: float
+    slots: list[Slot]
+    """One for each meter of the account."""
+
+
+class Account:
+    """One key's. Without limits it only keeps the sum of what is spent."""
+
+    __slots__ = (
+        "_high", "_mean_s", "cached_tokens", "concurrency", "cost", "limited", "meters", "name", "output_tokens", "prompt_tokens",
+        "refused", "requests", "running",
+    )  # fmt: skip
+
+    def __init__(self, name: str, limits: Iterable[KeyLimit] = (), concurrency: int | None = None) -> None:
+        self.name = name
+        self.meters = [_meter(limit) for limit in limits]
+        self.concurrency = concurrency
+        self.limited = bool(self.meters) or concurrency is not None
+        self.running = self.requests = self.prompt_tokens = self.cached_tokens = self.output_tokens = self.cost = 0
+        self.refused: dict[str, int] = {}
+        self._high: dict[str, float] = {}
+        self._mean_s = GUESS_S
+
+    def reserve(self, model: str, tariff: Tariff, prompt: int, most_output: int | None, now: float) -> Reserved | Shortage:
+        """Hold what a call may use. `most_output` None: its caller names no most, and what such calls use at most is expected of it."""
+        if self.concurrency is not None and self.running >= self.concurrency:
+            return self._short(Shortage(CONCURRENCY, self.running, self.concurrency, 1, 0.0, self._mean_s / self.running))
+        output = self._expected(model, tariff, prompt) if most_output is None else most_output
+        amounts = self._amounts(tariff.cost(prompt, 0, output), prompt + output)
+        worst: Shortage | None = None
+        for meter, amount in zip(self.meters, amounts, strict=True):
+            wait_s = meter.window.wait_s(amount, now)
+            if wait_s > (0.0 if worst is None else worst.wait_s):
+                window, shown = meter.window, meter.shown
+                used = shown(window.used(now))
+                worst = Shortage(meter.kind, used, shown(window.limit), shown(amount), window.length_s, wait_s)
+        if worst is not None:
+            return self._short(worst)
+        slots = [meter.window.add(amount, now) for meter, amount in zip(self.meters, amounts, strict=True)]
+        self.running += 1
+        return Reserved(tariff, prompt, output, now, slots)
+
+    def settle(self, model: str, held: Reserved, prompt: int, cached: int, output: int, now: float) -> None:
+        """The call ended, and used this; a negative count is unknown, and what was reserved stands for it."""
+        self._ended(held, now)
+        if output >= 0:
+            self._learn(model, output)
+        self._correct(
+            held, *self.book(held.tariff, prompt if prompt >= 0 else held.prompt, cached, output if output >= 0 else held.output), now
+        )
+
+    def release(self, held: Reserved, now: float, *, request: bool = True) -> None:
+        """The call ended, and used nothing. Without `request` it still counts as a request."""
+        self._ended(held, now)
+        for meter, slot, amount in zip(self.meters, held.slots, self._held(held), strict=True):
+            if meter.kind != REQUESTS or request:
+                meter.window.give_back(slot, amount)
+        if not request:
+            self.requests += 1
+
+    def book(self, tariff: Tariff, prompt: int, cached: int, output: int) -> tuple[int, int]:
+        """Add a call to what is spent; its cost and tokens."""
+        cached = min(max(cached, 0), prompt)
+        cost = tariff.cost(prompt, cached, output)
+        self.requests += 1
+        self.prompt_tokens += prompt
+        self.cached_tokens += cached
+        self.output_tokens += output
+        self.cost += cost
+        return cost, prompt + output
+
+    def tightest(self, kind: str, now: float) -> Window | None:
+        """The window of a kind with the least share left."""
+        windows = [meter.window for meter in self.meters if meter.kind == kind]
+        if len(windows) < 2:
+            return windows[0] if windows else None
+        return max(windows, key=lambda window: window.used(now) / window.limit)
+
+    def use(self, now: float) -> KeyUse:
+        """What the admin side shows."""
+        windows = tuple(
+            WindowUse(
+                limit=meter.kind,
+                window_s=meter.window.length_s,
+                most=meter.shown(meter.window.limit),
+                used=meter.shown(meter.window.used(now)),
+                reset_s=round(meter.window.reset_s(now), 3),
+            )
+            for meter in self.meters
+        )
+        return KeyUse(
+            name=self.name, requests=self.requests, prompt_tokens=self.prompt_tokens, cached_tokens=self.cached_tokens,
+            output_tokens=self.output_tokens, cost=self.cost / PICO, running=self.running, concurrency=self.concurrency,
+            refused=dict(self.refused), windows=windows,
+        )  # fmt: skip
+
+    def _short(self, shortage: Shortage) -> Shortage:
+        self.refused[shortage.kind] = self.refused.get(shortage.kind, 0) + 1
+        return shortage
+
+    def _amounts(self, cost: int, tokens: int) -> list[int]:
+        return [1 if meter.kind == REQUESTS else tokens if meter.kind == TOKENS else cost for meter in self.meters]
+
+    def _held(self, held: Reserved) -> list[int]:
+        return self._amounts(held.tariff.cost(held.prompt, 0, held.output), held.prompt + held.output)
+
+    def _correct(self, held: Reserved, cost: int, tokens: int, now: float) -> None:
+        for meter, slot, was, used in zip(self.meters, held.slots, self._held(held), self._amounts(cost, tokens), strict=True):
+            if used < was:
+                meter.window.give_back(slot, was - used)
+            elif used > was:
+                # More than was reserved: the excess counts from now on, and keeps later calls out until it has left.
+                meter.window.add(used - was, now)
+
+    def _ended(self, held: Reserved, now: float) -> None:
+        self.running -= 1
+        self._mean_s += LEARN * (now - held.at - self._mean_s)
+
+    def _expected(self, model: str, tariff: Tariff, prompt: int) -> int:
+        """The high quantile of outputs seen, but no more than may be used at all: a guess alone keeps nobody out for good."""
+        output = self._high.get(model, GUESS_TOKENS)
+        for meter in self.meters:
+            if meter.kind == TOKENS:
+                output = min(output, meter.window.limit - prompt)
+            elif meter.kind == COST and tariff.output:
+                output = min(output, (meter.window.limit - prompt * tariff.prompt) // tariff.output)
+        return max(0, int(output))
+
+    def _learn(self, model: str, output: int) -> None:
+        """A running quantile by stochastic approximation."""
+        high = self._high.get(model, GUESS_TOKENS)
+        if model in self._high or len(self._high) < MODELS:
+            self._high[model] = max(1.0, high * (1 + LEARN * (HIGH if output > high else HIGH - 1)))
+
+
+def accounts(keys: Iterable[Key], others: Iterable[str] = ()) -> dict[str, Account]:
+    """One account for each key's name; `others` are names that have no limits of their own."""
+    made = {key.name: Account(key.name, key.limits, key.concurrency) for key in keys}
+    for name in others:
+        made.setdefault(name, Account(name))
+    return made
+
+
+def _meter(limit: KeyLimit) -> Meter:
+    if limit.requests is not None:
+        return Meter(REQUESTS, Window(limit.requests, limit.window_s))
+    if limit.tokens is not None:
+        return Meter(TOKENS, Window(limit.tokens, limit.window_s))
+    cost = inf if limit.cost is None else limit.cost
+    return Meter(COST, Window(max(1, round(cost * PICO)), limit.window_s))

@@ -1,0 +1,186 @@
+"""Limits and budgets of keys at the door: who may come in now, what the others are told, and what each answer says is left.
+
+The sums are `core/account`'s. Here are the clock, the header lines, and the claim that follows a call to its end.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterable
+from math import ceil, inf
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from penstock.config import Config
+from penstock.core.account import CONCURRENCY, COST, REQUESTS, TOKENS, Account, Prices, Reserved, Shortage, accounts
+from penstock.events import Finished, Reject
+from penstock.facts import KeyUse, Route
+from penstock.gateway.refusal import LONGEST_RETRY_S
+from penstock.wire import openai
+
+if TYPE_CHECKING:
+    from penstock.gateway.call import Call
+
+JITTER = 0.1
+"""Waits told are longer than needed by up to this share, so that refused calls do not return at once."""
+SHORTEST_S = 0.05
+CODES = {
+    REQUESTS: "rate_limit_exceeded",
+    TOKENS: "rate_limit_exceeded",
+    COST: "insufficient_quota",
+    CONCURRENCY: "concurrency_limit_exceeded",
+}
+TYPES = {REQUESTS: "requests", TOKENS: "tokens", COST: "insufficient_quota", CONCURRENCY: "rate_limit_error"}
+
+
+class Held(msgspec.Struct, eq=False):
+    """What a call under way holds of a key with limits."""
+
+    account: Account
+    held: Reserved
+
+    def end(self, call: Call, event: Finished | Reject | None) -> None:
+        """The call ended: with an answer, a refusal, or None when its caller left."""
+        now, account, held = time.monotonic(), self.account, self.held
+        if isinstance(event, Finished):
+            if 400 <= event.status < 500:
+                account.release(held, now, request=False)
+            else:
+                account.settle(call.ask.model, held, event.prompt_tokens, event.cached_tokens, _output(call, event), now)
+        elif _worked(call, event):
+            account.settle(call.ask.model, held, -1, 0, _seen(call), now)
+        else:
+            account.release(held, now)
+
+
+class Purse(msgspec.Struct, eq=False, frozen=True):
+    """A key without limits: what its calls spend is added up, and nothing is held."""
+
+    account: Account
+    prices: Prices
+
+    def end(self, call: Call, event: Finished | Reject | None) -> None:
+        if isinstance(event, Finished):
+            if 400 <= event.status < 500:
+                self.account.requests += 1
+                return
+            prompt, cached, output = event.prompt_tokens, event.cached_tokens, _output(call, event)
+        elif _worked(call, event):
+            prompt, cached, output = -1, 0, _seen(call)
+        else:
+            return
+        tariff = self.prices.of(call.ask.model)
+        self.account.book(tariff, prompt if prompt >= 0 else call.ask.prompt_tokens, cached, max(output, 0))
+
+
+def _output(call: Call, event: Finished) -> int:
+    return 0 if call.route is Route.EMBEDDINGS else event.output_tokens
+
+
+def _worked(call: Call, event: Reject | None) -> bool:
+    """Whether an engine's work reached a caller, or was under way for one who left. What engines failed is nobody's to pay."""
+    return call.flowing or (event is None and call.node is not None)
+
+
+def _seen(call: Call) -> int:
+    """Output tokens of an answer that was cut; -1 where they cannot be seen."""
+    if call.relay is not None:
+        return call.relay.tokens
+    return 0 if call.ask.stream or call.route is Route.EMBEDDINGS else -1
+
+
+class Limits:
+    """The accounts of all keys."""
+
+    __slots__ = ("_accounts", "_prices", "_purses", "_random", "limited")
+
+    def __init__(self, config: Config, names: Iterable[str], seed: int | None = None) -> None:
+        """`names`: all tenants that keys stand for, those of the environment among them."""
+        self._accounts = accounts(config.keys, names)
+        self._prices = Prices(config.prices)
+        self._random = random.Random(seed)
+        self.limited = {name: account for name, account in self._accounts.items() if account.limited}
+        """Accounts by tenant; a tenant that is not among them has no limits."""
+        self._purses = {name: Purse(account, self._prices) for name, account in self._accounts.items() if not account.limited}
+
+    def purse(self, tenant: str) -> Purse | None:
+        """For a tenant without limits; None where no keys are configured."""
+        return self._purses.get(tenant)
+
+    def claim(self, account: Account, route: Route, ask: openai.Call) -> Held | Shortage:
+        tariff = self._prices.of(ask.model)
+        most = 0 if route is Route.EMBEDDINGS else ask.max_tokens * ask.choices or None
+        held = account.reserve(ask.model, tariff, ask.prompt_tokens, most, time.monotonic())
+        return Held(account, held) if type(held) is Reserved else held  # type: ignore[return-value]
+
+    def jittered(self, wait_s: float) -> float:
+        return max(SHORTEST_S, wait_s) * (1 + JITTER * self._random.random())
+
+    def use(self) -> tuple[KeyUse, ...]:
+        now = time.monotonic()
+        return tuple(account.use(now) for account in self._accounts.values())
+
+
+def lines(account: Account) -> bytes:
+    """OpenAI's headers; of several windows of a kind the one with the least share left."""
+    now = time.monotonic()
+    return _triple(account, REQUESTS, now) + _triple(account, TOKENS, now)
+
+
+def _triple(account: Account, kind: str, now: float) -> bytes:
+    window = account.tightest(kind, now)
+    if window is None:
+        return b""
+    name, left = kind.encode(), max(0, window.limit - window.used(now))
+    return b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %d\r\nx-ratelimit-reset-%b: %b\r\n" % (
+        name, window.limit, name, left, name, duration(window.reset_s(now)),
+    )  # fmt: skip
+
+
+def duration(seconds: float) -> bytes:
+    """As OpenAI writes it: `12ms`, `1s`, `8.64s`, `6m0s`, `24h0m0s`; rounded up."""
+    ms = ceil(seconds * 1000)
+    if ms < 1000:
+        return b"%dms" % ms if ms else b"0s"
+    whole, part = divmod(ms, 1000)
+    minutes, second = divmod(whole, 60)
+    hours, minute = divmod(minutes, 60)
+    text = b"%d" % second + (b".%03d" % part).rstrip(b"0") if part else b"%d" % second
+    if hours:
+        return b"%dh%dm%bs" % (hours, minute, text)
+    return b"%dm%bs" % (minute, text) if minute else text + b"s"
+
+
+def refusal(shortage: Shortage, wait_s: float) -> tuple[bytes, bytes]:
+    """Header lines and body of a 429. `wait_s` is what the caller is told; infinite when the call can never come in."""
+    never = wait_s == inf
+    retry = b"x-should-retry: %b\r\n" % (b"true" if wait_s <= LONGEST_RETRY_S else b"false")
+    facts: dict[str, object] = {
+        "limit_kind": shortage.kind, "limit": _number(shortage.limit), "used": _number(shortage.used), "requested": _number(shortage.asked),
+    }  # fmt: skip
+    if shortage.window_s:
+        facts["window_s"] = shortage.window_s
+    if not never:
+        ms = ceil(wait_s * 1000)
+        retry = b"retry-after: %d\r\nretry-after-ms: %d\r\n%b" % (ceil(wait_s), ms, retry)
+        facts["retry_after_ms"] = ms
+    body = openai.error(429, CODES[shortage.kind], _message(shortage, wait_s), None, type=TYPES[shortage.kind], **facts)
+    return b"content-type: application/json\r\n" + retry, body
+
+
+def _message(shortage: Shortage, wait_s: float) -> str:
+    limit, used, asked = _number(shortage.limit), _number(shortage.used), _number(shortage.asked)
+    if shortage.kind == CONCURRENCY:
+        return f"This key may have {limit} {'request' if limit == 1 else 'requests'} under way at once, and has. Retry in {wait_s:.1f} s."
+    window = f"{shortage.window_s:g} s"
+    if wait_s == inf:
+        fix = "Ask for less: a shorter prompt or a smaller max_tokens." if shortage.kind != REQUESTS else "It allows none."
+        return f"Too large for this key: it needs {asked} {shortage.kind}, and the limit is {limit} in {window}. {fix}"
+    return f"This key's limit of {limit} {shortage.kind} in {window} is reached: used {used}, requested {asked}. Retry in {wait_s:.1f} s."
+
+
+def _number(value: float) -> float:
+    """Whole numbers without a point; costs with no more digits than mean something."""
+    return int(value) if value == int(value) else float(f"{value:.9g}")
