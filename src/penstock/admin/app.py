@@ -34,7 +34,7 @@ class Admin:
         """Numbers are gathered between two events of the loop; writing them out is another thread's work."""
         source = self.source
         numbers = chain(
-            process(__version__, self._uptime_s(), source.host()), booked(source.ledger), seen(source.snapshot()), spent(source.keys())
+            process(__version__, self._uptime_s(), source.host()), booked(source.ledger), seen(source.snapshot()), spent(source.key_use())
         )
         text, content_type = await run_in_threadpool(page, list(numbers), request.headers.get("accept", ""))
         return Response(text, headers={"content-type": content_type})
@@ -57,7 +57,7 @@ class Admin:
     async def keys(self, request: Request) -> Response:
         """What each key has used since the start, and of its limits."""
         return Response(
-            msgspec.json.encode({"uptime_s": round(self._uptime_s(), 3), "keys": self.source.keys()}), media_type="application/json"
+            msgspec.json.encode({"uptime_s": round(self._uptime_s(), 3), "keys": self.source.key_use()}), media_type="application/json"
         )
 
     async def health(self, request: Request) -> Response:

@@ -20,8 +20,6 @@ PICO = 10**12
 REQUESTS, TOKENS, COST, CONCURRENCY = "requests", "tokens", "cost", "concurrency"
 GUESS_TOKENS = 256.0
 """Output expected of a model that has not answered yet, where the caller names no most."""
-HIGH = 0.95
-"""Quantile of the output lengths seen that is reserved where the caller names no most."""
 LEARN = 0.05
 GUESS_S = 1.0
 """How long a call lasts, before any has ended."""
@@ -214,7 +212,7 @@ class Account:
         self._mean_s += LEARN * (now - held.at - self._mean_s)
 
     def _expected(self, model: str, tariff: Tariff, prompt: int) -> int:
-        """The high quantile of outputs seen, but no more than may be used at all: a guess alone keeps nobody out for good."""
+        """What the longest answers of late had, but no more than may be used at all: a guess alone keeps nobody out for good."""
         output = self._high.get(model, GUESS_TOKENS)
         for meter in self.meters:
             if meter.kind == TOKENS:
@@ -224,10 +222,10 @@ class Account:
         return max(0, int(output))
 
     def _learn(self, model: str, output: int) -> None:
-        """A running quantile by stochastic approximation."""
-        high = self._high.get(model, GUESS_TOKENS)
+        """The longest answer seen of late: one raises it at once, shorter ones wear it down."""
+        high = self._high.get(model, float(output))
         if model in self._high or len(self._high) < MODELS:
-            self._high[model] = max(1.0, high * (1 + LEARN * (HIGH if output > high else HIGH - 1)))
+            self._high[model] = max(output, high + LEARN * (output - high))
 
 
 def accounts(keys: Iterable[Key], others: Iterable[str] = ()) -> dict[str, Account]:

@@ -76,7 +76,7 @@ class Gateway:
         journal = "off" if self.journal is None else f"failed: {self.journal.failed}" if self.journal.failed else "on"
         return Host(connections=self.server.connections, http_refusals=dict(self.server.refusals), journal=journal)
 
-    def keys(self) -> tuple[KeyUse, ...]:
+    def key_use(self) -> tuple[KeyUse, ...]:
         """What the admin side shows of keys: names and numbers, nothing that could be used as one."""
         return self.app.spending.use()
 
