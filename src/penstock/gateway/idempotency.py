@@ -118,6 +118,7 @@ class Repeats:
             self._evict()
         else:
             self.bytes -= shared.size
+            shared.forgo()
 
     def sent(self, id: int) -> bool:
         """Whether the call is on an engine."""
@@ -282,7 +283,8 @@ class Shared(Exchange):
         self.started = True
         self._status = status
         self._before, _, self._after = headers.partition(self._head)
-        self._repeats.grow(self, len(headers))
+        if self._keeping:
+            self._repeats.grow(self, len(headers))
 
     def _record(self, data: bytes) -> None:
         if self._keeping:
