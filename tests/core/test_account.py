@@ -147,23 +147,13 @@ def test_concurrency_is_freed_by_every_kind_of_end() -> None:
 def test_cached_tokens_cost_what_cached_tokens_cost() -> None:
     prices = Prices({"deep*": Price(input_per_1m=1.0, cached_per_1m=0.1, output_per_1m=2.0), "*": Price(input_per_1m=0.5)})
     account = Account("k")
-    cost, tokens = account.book(prices.of("deepseek"), 1_000_000, 400_000, 1_000_000)
+    _, tokens, cost = account.book(prices.of("deepseek"), 1_000_000, 400_000, 1_000_000)
     assert cost / PICO == pytest.approx(0.6 + 0.04 + 2.0)
     assert tokens == 2_000_000
     assert prices.of("other").cached == prices.of("other").prompt == 500_000
-    assert account.book(FREE, 10, 99, 0) == (0, 10)
+    assert account.book(FREE, 10, 99, 0) == (1, 10, 0)
     assert account.cached_tokens == 400_010
     assert Prices({}).of("m") == FREE == Prices({"x": Price(input_per_1m=1)}).of("m")
-
-
-def test_the_tightest_window_is_the_one_with_the_least_share_left() -> None:
-    account = Account("k", (KeyLimit(requests=2, window_s=1.0), KeyLimit(requests=100, window_s=60.0)))
-    take(account)
-    tightest = account.tightest(REQUESTS, 0.0)
-    assert tightest is not None and tightest.limit == 2
-    later = account.tightest(REQUESTS, 2.0)
-    assert later is not None and later.limit == 100
-    assert account.tightest(TOKENS, 0.0) is None
 
 
 def test_one_account_for_each_name() -> None:

@@ -6,7 +6,7 @@ price. At its end it is settled with what the engine counted. Costs are whole bi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from math import inf
 
@@ -66,8 +66,14 @@ def _tariff(price: Price) -> Tariff:
     return Tariff(*(round(per_1m * PICO / 1_000_000) for per_1m in (price.input_per_1m, cached, price.output_per_1m)))
 
 
+Amounts = tuple[int, int, int]
+"""Requests, tokens, cost."""
+
+
 class Meter(msgspec.Struct, frozen=True):
     kind: str
+    at: int
+    """Of its amount among `Amounts`."""
     window: Window
 
     def shown(self, amount: int) -> float:
@@ -93,6 +99,7 @@ class Reserved(msgspec.Struct, gc=False):
     tariff: Tariff
     prompt: int
     output: int
+    amounts: Amounts
     at: float
     slots: list[Slot]
     """One for each meter of the account."""
@@ -121,40 +128,44 @@ class Account:
         if self.concurrency is not None and self.running >= self.concurrency:
             return self._short(Shortage(CONCURRENCY, self.running, self.concurrency, 1, 0.0, self._mean_s / self.running))
         output = self._expected(model, tariff, prompt) if most_output is None else most_output
-        amounts = self._amounts(tariff.cost(prompt, 0, output), prompt + output)
-        worst: Shortage | None = None
-        for meter, amount in zip(self.meters, amounts, strict=True):
-            wait_s = meter.window.wait_s(amount, now)
-            if wait_s > (0.0 if worst is None else worst.wait_s):
-                window, shown = meter.window, meter.shown
-                used = shown(window.used(now))
-                worst = Shortage(meter.kind, used, shown(window.limit), shown(amount), window.length_s, wait_s)
-        if worst is not None:
-            return self._short(worst)
-        slots = [meter.window.add(amount, now) for meter, amount in zip(self.meters, amounts, strict=True)]
+        amounts = 1, prompt + output, tariff.cost(prompt, 0, output)
+        slots: list[Slot] = []
+        for meter in self.meters:
+            slot = meter.window.take(amounts[meter.at], now)
+            if slot is None:
+                self._give_back(slots, amounts)
+                return self._short(self._worst(amounts, now))
+            slots.append(slot)
         self.running += 1
-        return Reserved(tariff, prompt, output, now, slots)
+        return Reserved(tariff, prompt, output, amounts, now, slots)
 
     def settle(self, model: str, held: Reserved, prompt: int, cached: int, output: int, now: float) -> None:
         """The call ended, and used this; a negative count is unknown, and what was reserved stands for it."""
         self._ended(held, now)
         if output >= 0:
             self._learn(model, output)
-        self._correct(
-            held, *self.book(held.tariff, prompt if prompt >= 0 else held.prompt, cached, output if output >= 0 else held.output), now
-        )
+        else:
+            output = held.output
+        used = self.book(held.tariff, prompt if prompt >= 0 else held.prompt, cached, output)
+        for meter, slot in zip(self.meters, held.slots, strict=True):
+            spare = held.amounts[meter.at] - used[meter.at]
+            if spare > 0:
+                meter.window.give_back(slot, spare)
+            elif spare < 0:
+                # More than was reserved: the excess counts from now on, and keeps later calls out until it has left.
+                meter.window.add(-spare, now)
 
     def release(self, held: Reserved, now: float, *, request: bool = True) -> None:
         """The call ended, and used nothing. Without `request` it still counts as a request."""
         self._ended(held, now)
-        for meter, slot, amount in zip(self.meters, held.slots, self._held(held), strict=True):
-            if meter.kind != REQUESTS or request:
-                meter.window.give_back(slot, amount)
-        if not request:
+        if request:
+            self._give_back(held.slots, held.amounts)
+        else:
+            self._give_back(held.slots, (0, *held.amounts[1:]))
             self.requests += 1
 
-    def book(self, tariff: Tariff, prompt: int, cached: int, output: int) -> tuple[int, int]:
-        """Add a call to what is spent; its cost and tokens."""
+    def book(self, tariff: Tariff, prompt: int, cached: int, output: int) -> Amounts:
+        """Add a call to what is spent; what it came to."""
         cached = min(max(cached, 0), prompt)
         cost = tariff.cost(prompt, cached, output)
         self.requests += 1
@@ -162,14 +173,7 @@ class Account:
         self.cached_tokens += cached
         self.output_tokens += output
         self.cost += cost
-        return cost, prompt + output
-
-    def tightest(self, kind: str, now: float) -> Window | None:
-        """The window of a kind with the least share left."""
-        windows = [meter.window for meter in self.meters if meter.kind == kind]
-        if len(windows) < 2:
-            return windows[0] if windows else None
-        return max(windows, key=lambda window: window.used(now) / window.limit)
+        return 1, prompt + output, cost
 
     def use(self, now: float) -> KeyUse:
         """What the admin side shows."""
@@ -193,19 +197,17 @@ class Account:
         self.refused[shortage.kind] = self.refused.get(shortage.kind, 0) + 1
         return shortage
 
-    def _amounts(self, cost: int, tokens: int) -> list[int]:
-        return [1 if meter.kind == REQUESTS else tokens if meter.kind == TOKENS else cost for meter in self.meters]
+    def _worst(self, amounts: Amounts, now: float) -> Shortage:
+        """Of the limits that are reached, the one that lasts longest."""
+        meter = max(self.meters, key=lambda meter: meter.window.wait_s(amounts[meter.at], now))
+        window, amount, shown = meter.window, amounts[meter.at], meter.shown
+        wait_s = window.wait_s(amount, now)
+        return Shortage(meter.kind, shown(window.used(now)), shown(window.limit), shown(amount), window.length_s, wait_s)
 
-    def _held(self, held: Reserved) -> list[int]:
-        return self._amounts(held.tariff.cost(held.prompt, 0, held.output), held.prompt + held.output)
-
-    def _correct(self, held: Reserved, cost: int, tokens: int, now: float) -> None:
-        for meter, slot, was, used in zip(self.meters, held.slots, self._held(held), self._amounts(cost, tokens), strict=True):
-            if used < was:
-                meter.window.give_back(slot, was - used)
-            elif used > was:
-                # More than was reserved: the excess counts from now on, and keeps later calls out until it has left.
-                meter.window.add(used - was, now)
+    def _give_back(self, slots: Sequence[Slot], amounts: Amounts) -> None:
+        """To the first meters, as many as there are slots."""
+        for meter, slot in zip(self.meters, slots, strict=False):
+            meter.window.give_back(slot, amounts[meter.at])
 
     def _ended(self, held: Reserved, now: float) -> None:
         self.running -= 1
@@ -238,8 +240,8 @@ def accounts(keys: Iterable[Key], others: Iterable[str] = ()) -> dict[str, Accou
 
 def _meter(limit: KeyLimit) -> Meter:
     if limit.requests is not None:
-        return Meter(REQUESTS, Window(limit.requests, limit.window_s))
+        return Meter(REQUESTS, 0, Window(limit.requests, limit.window_s))
     if limit.tokens is not None:
-        return Meter(TOKENS, Window(limit.tokens, limit.window_s))
+        return Meter(TOKENS, 1, Window(limit.tokens, limit.window_s))
     cost = inf if limit.cost is None else limit.cost
-    return Meter(COST, Window(max(1, round(cost * PICO)), limit.window_s))
+    return Meter(COST, 2, Window(max(1, round(cost * PICO)), limit.window_s))

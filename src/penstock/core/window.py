@@ -42,8 +42,15 @@ class Window:
             self._used -= slot.amount
         return self._used
 
+    def take(self, amount: int, now: float) -> Slot | None:
+        """Use `amount` now if it has room; the slot takes back what proves unused."""
+        slots = self._slots
+        if slots and slots[0].last <= now - self.length_s:
+            self.used(now)
+        return None if self._used + amount > self.limit else self.add(amount, now)
+
     def add(self, amount: int, now: float) -> Slot:
-        """Use `amount` now, whether there is room or not; the slot takes back what proves unused."""
+        """Use `amount` now, whether there is room or not."""
         slots = self._slots
         slot = slots[-1] if slots else None
         if slot is None or now - slot.first >= self._step_s:
@@ -75,5 +82,7 @@ class Window:
         raise AssertionError("the slots hold all that is used")
 
     def reset_s(self, now: float) -> float:
-        """Seconds until nothing is used."""
-        return self._slots[-1].last + self.length_s - now if self.used(now) else 0.0
+        """Seconds until nothing is used; exactly the window's length when the last use was `now`."""
+        if not self.used(now):
+            return 0.0
+        return self.length_s - (now - self._slots[-1].last)

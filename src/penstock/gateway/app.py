@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from itertools import count
 from typing import cast
 
@@ -121,15 +122,15 @@ class App:
             self._turn_away(exchange, head + self._left(tenant), error)
             return
         claim: Claim | Shortage | None
-        account = self.spending.limited.get(tenant.name)
-        if account is None:
+        limited = self.spending.limited.get(tenant.name)
+        if limited is None:
             claim = self.spending.purse(tenant.name)
         else:
-            claim = self.spending.claim(account, route, ask)
-            head += limits.lines(account)
+            claim = limited.claim(route, ask)
             if isinstance(claim, Shortage):
-                self._keep_out(exchange, head, claim)
+                self._keep_out(exchange, head + self._left(tenant), claim)
                 return
+            head += limited.lines(claim.held.at)
         if repeated is not None and digest is not None:
             exchange = shared = self.repeats.share(exchange, repeated, digest, id, head)
             claim = Ending(self.repeats, shared, claim)
@@ -137,8 +138,8 @@ class App:
 
     def _left(self, tenant: Tenant) -> bytes:
         """Header lines that say what a key with limits has left."""
-        account = self.spending.limited.get(tenant.name)
-        return b"" if account is None else limits.lines(account)
+        limited = self.spending.limited.get(tenant.name)
+        return b"" if limited is None else limited.lines(time.monotonic())
 
     def _keep_out(self, exchange: Exchange, head: bytes, shortage: Shortage) -> None:
         self.driver.ledger.turn_away(limits.CODES[shortage.kind])

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from penstock.config import Config
-from penstock.core.account import CONCURRENCY, COST, REQUESTS, TOKENS, Account, Prices, Reserved, Shortage, accounts
+from penstock.core.account import CONCURRENCY, COST, REQUESTS, TOKENS, Account, Meter, Prices, Reserved, Shortage, accounts
+from penstock.core.window import Window
 from penstock.events import Finished, Reject
 from penstock.facts import KeyUse, Route
 from penstock.gateway.refusal import LONGEST_RETRY_S
@@ -91,29 +92,72 @@ def _seen(call: Call) -> int:
     return 0 if call.ask.stream or call.route is Route.EMBEDDINGS else -1
 
 
-class Limits:
-    """The accounts of all keys."""
+class Gauge(msgspec.Struct, frozen=True):
+    """One window in OpenAI's headers."""
 
-    __slots__ = ("_accounts", "_prices", "_purses", "_random", "limited")
+    window: Window
+    before: bytes
+    """What stands before the number that is left, and between it and the time."""
+    between: bytes
+    whole: bytes
+    """The window's length: the time until it is reset, seen from its last use."""
+
+    def line(self, now: float) -> bytes:
+        window = self.window
+        left, reset_s = window.limit - window.used(now), window.reset_s(now)
+        reset = self.whole if reset_s == window.length_s else duration(reset_s)
+        return b"%b%d%b%b\r\n" % (self.before, left if left > 0 else 0, self.between, reset)
+
+
+class Limited:
+    """A key with limits, at the door."""
+
+    __slots__ = ("_gauges", "_prices", "account")
+
+    def __init__(self, account: Account, prices: Prices) -> None:
+        self.account, self._prices = account, prices
+        kinds = ([_gauge(meter) for meter in account.meters if meter.kind == kind] for kind in (REQUESTS, TOKENS))
+        self._gauges = [gauges for gauges in kinds if gauges]
+
+    def claim(self, route: Route, ask: openai.Call) -> Held | Shortage:
+        """Reserve what a call may use."""
+        tariff = self._prices.of(ask.model)
+        most = 0 if route is Route.EMBEDDINGS else ask.max_tokens * ask.choices or None
+        held = self.account.reserve(ask.model, tariff, ask.prompt_tokens, most, time.monotonic())
+        return Held(self.account, held) if isinstance(held, Reserved) else held
+
+    def lines(self, now: float) -> bytes:
+        """Header lines; of several windows of a kind those of the one with the least share left."""
+        text = b""
+        for gauges in self._gauges:
+            tightest = gauges[0] if len(gauges) == 1 else max(gauges, key=lambda gauge: gauge.window.used(now) / gauge.window.limit)
+            text += tightest.line(now)
+        return text
+
+
+def _gauge(meter: Meter) -> Gauge:
+    kind, window = meter.kind.encode(), meter.window
+    before = b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: " % (kind, window.limit, kind)
+    return Gauge(window, before, b"\r\nx-ratelimit-reset-%b: " % kind, duration(window.length_s))
+
+
+class Limits:
+    """All keys' limits, and what all keys have spent."""
+
+    __slots__ = ("_accounts", "_purses", "_random", "limited")
 
     def __init__(self, config: Config, names: Iterable[str], seed: int | None = None) -> None:
         """`names`: all tenants that keys stand for, those of the environment among them."""
         self._accounts = accounts(config.keys, names)
-        self._prices = Prices(config.prices)
         self._random = random.Random(seed)
-        self.limited = {name: account for name, account in self._accounts.items() if account.limited}
-        """Accounts by tenant; a tenant that is not among them has no limits."""
-        self._purses = {name: Purse(account, self._prices) for name, account in self._accounts.items() if not account.limited}
+        prices = Prices(config.prices)
+        self.limited = {name: Limited(account, prices) for name, account in self._accounts.items() if account.limited}
+        """By tenant; one that is not among them has no limits."""
+        self._purses = {name: Purse(account, prices) for name, account in self._accounts.items() if not account.limited}
 
     def purse(self, tenant: str) -> Purse | None:
         """For a tenant without limits; None where no keys are configured."""
         return self._purses.get(tenant)
-
-    def claim(self, account: Account, route: Route, ask: openai.Call) -> Held | Shortage:
-        tariff = self._prices.of(ask.model)
-        most = 0 if route is Route.EMBEDDINGS else ask.max_tokens * ask.choices or None
-        held = account.reserve(ask.model, tariff, ask.prompt_tokens, most, time.monotonic())
-        return Held(account, held) if type(held) is Reserved else held  # type: ignore[return-value]
 
     def jittered(self, wait_s: float) -> float:
         return max(SHORTEST_S, wait_s) * (1 + JITTER * self._random.random())
@@ -121,22 +165,6 @@ class Limits:
     def use(self) -> tuple[KeyUse, ...]:
         now = time.monotonic()
         return tuple(account.use(now) for account in self._accounts.values())
-
-
-def lines(account: Account) -> bytes:
-    """OpenAI's headers; of several windows of a kind the one with the least share left."""
-    now = time.monotonic()
-    return _triple(account, REQUESTS, now) + _triple(account, TOKENS, now)
-
-
-def _triple(account: Account, kind: str, now: float) -> bytes:
-    window = account.tightest(kind, now)
-    if window is None:
-        return b""
-    name, left = kind.encode(), max(0, window.limit - window.used(now))
-    return b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %d\r\nx-ratelimit-reset-%b: %b\r\n" % (
-        name, window.limit, name, left, name, duration(window.reset_s(now)),
-    )  # fmt: skip
 
 
 def duration(seconds: float) -> bytes:
