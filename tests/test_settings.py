@@ -220,10 +220,10 @@ LIMITED = "prices: {'*': {input_per_1m: %s}}\nkeys:\n- name: desk\n  sha256: '" 
         ("{requests: 1, tokens: 2}", "penstock.yaml:6: keys[0].limits[0]: needs exactly one of requests, tokens, cost"),
         ("{window_s: 5}", "keys[0].limits[0]: needs exactly one of requests, tokens, cost"),
         ("{requests: 0}", "keys[0].limits[0].requests: expected a whole number >= 1"),
-        ("{requests: 1, window_s: .inf}", "keys[0].limits[0].window_s: expected at most"),
+        ("{requests: 1, window_s: 1e9}", "keys[0].limits[0].window_s: expected at most"),
         ("{requests: 1, window_s: .nan}", "keys[0].limits[0].window_s: expected"),
         ("{tokens: 5, windw_s: 1}", "keys[0].limits[0].windw_s: unknown key; did you mean 'window_s'?"),
-        ("{cost: .inf}", "keys[0].limits[0].cost: expected a finite number"),
+        ("{cost: 1e400}", "keys[0].limits[0].cost: number out of range"),
         ("{tokens: 5}\n  - {tokens: 6}", "penstock.yaml:7: keys[0].limits[1]: the same tokens and window_s as limits[0]; keep one"),
     ],
 )
@@ -238,8 +238,6 @@ def test_limits_of_several_windows_and_kinds_are_read() -> None:
     assert len(settings.read(LIMITED % ("1.5", several), {}).keys[0].limits) == 4
 
 
-def test_a_budget_needs_prices_and_prices_must_be_finite() -> None:
+def test_a_budget_needs_prices() -> None:
     with pytest.raises(ConfigError, match=r"keys\[0\].limits\[0\].cost: a limit of cost needs prices"):
         settings.read((LIMITED % ("1", "{cost: 1}")).partition("\n")[2], {})
-    with pytest.raises(ConfigError, match=r"prices.\*.input_per_1m: expected a finite number"):
-        settings.read(LIMITED % (".inf", "{cost: 1}"), {})

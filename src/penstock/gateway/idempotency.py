@@ -43,7 +43,7 @@ Name = tuple[str, str]
 """Tenant and key."""
 
 
-class Kept(msgspec.Struct, frozen=True):
+class Kept(msgspec.Struct, frozen=True, gc=False):
     """A complete answer."""
 
     digest: bytes
@@ -204,6 +204,7 @@ class Shared(Exchange):
         self._begin(status, headers)
         self._length = UNKNOWN if length is None else length
         for reader, head in self._readers:
+            self._follow(reader)
             reader.start(status, self._before + head + self._after, length)
 
     def send(self, data: bytes) -> None:
@@ -239,13 +240,17 @@ class Shared(Exchange):
         exchange.body = b""
         self._add(exchange, head)
         if self.started:
+            self._follow(exchange)
             exchange.start(self._status, self._before + head + self._after, None if self._length < 0 else self._length)
             exchange.send(b"".join(self._parts))
 
     def _add(self, exchange: Exchange, head: bytes) -> None:
         exchange.on_cancel = partial(self._gone, exchange)
-        exchange.on_pause, exchange.on_resume = self._pause, self._resume
         self._readers = (*self._readers, (exchange, head))
+
+    def _follow(self, reader: Exchange) -> None:
+        """Go at the pace at which it reads."""
+        reader.on_pause, reader.on_resume = self._pause, self._resume
 
     def _gone(self, exchange: Exchange) -> None:
         """A reader is gone. The last one takes the call with it, unless it may be back: a client's read time-out shows as a leave."""
@@ -271,7 +276,7 @@ class Shared(Exchange):
             self.on_resume()
 
     def _release(self) -> tuple[tuple[Exchange, bytes], ...]:
-        """The readers, for their last words: they refer to this object, and it no longer to them."""
+        """The readers, for their last words: nothing they tell matters any more."""
         readers, self._readers = self._readers, ()
         for reader, _ in readers:
             reader.on_cancel = reader.on_pause = reader.on_resume = None
