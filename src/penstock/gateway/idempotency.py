@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections import OrderedDict
 from collections.abc import Mapping
 from functools import partial
 from hashlib import blake2b
@@ -65,8 +66,8 @@ class Repeats:
         self._config, self._calls = config, calls
         self._loop = asyncio.get_running_loop()
         self._running: dict[Name, Shared] = {}
-        self.kept: dict[Name, Kept] = {}
-        """In the order in which they were completed."""
+        self.kept: OrderedDict[Name, Kept] = OrderedDict()
+        """In the order in which they were completed. A plain dict would search for its first entry among all that were taken out."""
         self.bytes = 0
 
     def answer(self, exchange: Exchange, route: Route, name: Name, head: bytes) -> bytes | None:
