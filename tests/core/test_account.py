@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.config import Key, KeyLimit, Price
-from penstock.core.account import COST, FREE, PICO, REQUESTS, TOKENS, Account, Prices, Reserved, Shortage, Tariff, accounts
+from penstock.core.account import COST, FREE, MODELS, PICO, REQUESTS, TOKENS, Account, Prices, Reserved, Shortage, Tariff, accounts
 
 ENDS = st.sampled_from(("settle", "unknown", "release", "engine refused", "leave running"))
 CALLS = st.lists(st.tuples(st.floats(0, 20), st.integers(1, 300), st.integers(0, 300), st.integers(0, 100), ENDS), max_size=80)
@@ -49,9 +49,9 @@ def test_no_limit_is_exceeded_nothing_leaks_and_everything_is_settled(calls: lis
         while len(open_calls) > 2 or (open_calls and open_calls[0][2] == "release"):
             held, output, how = open_calls.pop(0)
             if how == "release":
-                account.release(held, now)
+                account.release(held)
             elif how == "engine refused":
-                account.release(held, now, request=False)
+                account.release(held, request=False)
                 served.append((held.at, 0, 0))
             else:
                 unknown = how == "unknown"
@@ -65,7 +65,7 @@ def test_no_limit_is_exceeded_nothing_leaks_and_everything_is_settled(calls: lis
             assert sum(tokens for _, tokens, _ in inside) <= most_tokens
             assert sum(cost for _, _, cost in inside) <= most_cost
     for held, _, _ in open_calls:
-        account.release(held, now)
+        account.release(held)
     assert account.running == 0
     assert account.prompt_tokens + account.output_tokens == charged
     assert account.requests == len(served)
@@ -77,7 +77,7 @@ def test_released_calls_leave_exactly_nothing(calls: list[tuple[int, int]]) -> N
     account = Account("k", (KeyLimit(requests=10**6), KeyLimit(tokens=10**9), KeyLimit(cost=1e6)))
     tariff = Prices({"*": Price(input_per_1m=0.27, cached_per_1m=0.07, output_per_1m=1.1)}).of("m")
     for held in [take(account, prompt, most, 0.0, tariff) for prompt, most in calls]:
-        account.release(held, 1.0)
+        account.release(held)
     assert used(account, 1.0) == {REQUESTS: 0, TOKENS: 0, COST: 0}
     assert account.requests == account.cost == 0
 
@@ -116,6 +116,16 @@ def test_outputs_seen_are_what_calls_without_a_most_reserve() -> None:
     assert 15 <= take(account, 10, None).output <= 30
 
 
+def test_models_are_remembered_up_to_a_bound() -> None:
+    account, prices = Account("k", (KeyLimit(tokens=10**9),)), Prices({"*": Price(input_per_1m=1.0)})
+    for number in range(MODELS + 1):
+        held = account.reserve(f"m{number}", prices.of(f"m{number}"), 1, None, 0.0)
+        assert isinstance(held, Reserved)
+        account.settle(f"m{number}", held, 1, 0, 5, 0.0)
+    assert len(account._high) == len(prices._known) == MODELS
+    assert prices.of(f"m{MODELS}").prompt == 1_000_000
+
+
 def test_settling_gives_back_what_was_not_used_and_adds_what_was_used_beyond() -> None:
     account = Account("k", (KeyLimit(tokens=1_000),))
     account.settle("m", take(account, 100, 400), 90, 0, 50, 5.0)
@@ -128,7 +138,7 @@ def test_settling_gives_back_what_was_not_used_and_adds_what_was_used_beyond() -
 
 def test_an_engines_refusal_counts_as_a_request_and_costs_nothing() -> None:
     account = Account("k", (KeyLimit(requests=10), KeyLimit(tokens=1_000)))
-    account.release(take(account), 0.0, request=False)
+    account.release(take(account), request=False)
     assert used(account) == {REQUESTS: 1, TOKENS: 0}
     assert account.requests == 1
 
@@ -140,7 +150,7 @@ def test_concurrency_is_freed_by_every_kind_of_end() -> None:
         shortage = refused(account)
         assert (shortage.kind, shortage.used, shortage.limit) == ("concurrency", 1, 1)
         assert 0 < shortage.wait_s <= 1
-        account.settle("m", held, 1, 0, 1, 0.5) if end == "settle" else account.release(held, 0.5)
+        account.settle("m", held, 1, 0, 1, 0.5) if end == "settle" else account.release(held)
         assert account.running == 0
 
 

@@ -94,6 +94,13 @@ def test_the_wait_that_is_told_is_long_enough_and_no_longer_than_it_must(steps: 
     assert window.wait_s(asked, now + wait_s + 1e-6) == 0
 
 
+def test_what_was_given_back_does_not_delay_the_reset() -> None:
+    window = Window(5, 60.0)
+    window.add(1, 0.0)
+    window.give_back(window.add(4, 20.0), 4)
+    assert (window.used(30.0), window.reset_s(30.0)) == (1, 30.0)
+
+
 def test_what_is_larger_than_the_limit_never_fits() -> None:
     assert Window(10, 1.0).wait_s(11, 5.0) == inf
 

@@ -305,6 +305,28 @@ def test_a_stream_that_broke_is_not_kept() -> None:
     run(test)
 
 
+def test_a_large_answer_that_broke_is_cut_for_all_and_not_kept() -> None:
+    async def half(asked: Asked) -> None:
+        asked.writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 900000\r\n\r\n" + b"x" * 400_000)
+        await asked.writer.drain()
+        await opened.wait()
+        asked.writer.transport.abort()
+
+    opened = asyncio.Event()
+
+    async def test() -> None:
+        async with world(half, config=Config(limits=Limits(buffer_bytes=65_536))) as w:
+            calls = [asyncio.ensure_future(ask(w.port, BODY, headers=KEY)) for _ in range(2)]
+            await until(lambda: readers(w) == 2 and any(shared.started for shared in repeats(w)._running.values()))
+            opened.set()
+            answers = await asyncio.gather(*calls)
+            assert [(got.status, got.whole) for got in answers] == [(200, False)] * 2
+            nothing_is_left(w)
+            assert not repeats(w).kept
+
+    run(test)
+
+
 def test_answers_are_forgotten_when_their_time_is_over() -> None:
     async def test() -> None:
         async with world(config=Config(idempotency=Idempotency(window_s=0.2))) as w:

@@ -265,6 +265,29 @@ def test_spend_is_kept_for_every_key_and_shows_no_key() -> None:
     run(test)
 
 
+def test_a_key_without_limits_pays_by_the_same_rules() -> None:
+    def plain(w: World) -> tuple[int, int]:
+        use = w.gateway.key_use()[1]
+        return use.requests, use.output_tokens
+
+    async def test() -> None:
+        async with world(stream_then(event("One"), then=never), config=keyed()) as w:
+            async with Caller(w.port) as caller:
+                caller.send(STREAM, headers=PLAIN)
+                await caller.head()
+                while b"One" not in await caller.piece():
+                    pass
+            await until(lambda: plain(w) == (1, 1))
+            w.engines[0].behave = refuse(400)
+            assert (await ask(w.port, BODY, headers=PLAIN)).status == 400
+            assert plain(w) == (2, 1)
+            w.engines[0].behave = die
+            assert (await ask(w.port, BODY, headers=PLAIN)).status == 503
+            assert plain(w) == (2, 1)
+
+    run(test)
+
+
 def test_two_keys_of_one_name_share_its_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PENSTOCK_KEYS", "desk:sk-second")
 

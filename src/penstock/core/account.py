@@ -141,7 +141,8 @@ class Account:
 
     def settle(self, model: str, held: Reserved, prompt: int, cached: int, output: int, now: float) -> None:
         """The call ended, and used this; a negative count is unknown, and what was reserved stands for it."""
-        self._ended(held, now)
+        self.running -= 1
+        self._mean_s += LEARN * (now - held.at - self._mean_s)
         if output >= 0:
             self._learn(model, output)
         else:
@@ -155,9 +156,9 @@ class Account:
                 # More than was reserved: the excess counts from now on, and keeps later calls out until it has left.
                 meter.window.add(-spare, now)
 
-    def release(self, held: Reserved, now: float, *, request: bool = True) -> None:
+    def release(self, held: Reserved, *, request: bool = True) -> None:
         """The call ended, and used nothing. Without `request` it still counts as a request."""
-        self._ended(held, now)
+        self.running -= 1
         if request:
             self._give_back(held.slots, held.amounts)
         else:
@@ -208,10 +209,6 @@ class Account:
         """To the first meters, as many as there are slots."""
         for meter, slot in zip(self.meters, slots, strict=False):
             meter.window.give_back(slot, amounts[meter.at])
-
-    def _ended(self, held: Reserved, now: float) -> None:
-        self.running -= 1
-        self._mean_s += LEARN * (now - held.at - self._mean_s)
 
     def _expected(self, model: str, tariff: Tariff, prompt: int) -> int:
         """What the longest answers of late had, but no more than may be used at all: a guess alone keeps nobody out for good."""

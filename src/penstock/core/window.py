@@ -7,6 +7,7 @@ length ever holds more than the limit, and a limit that is always taken in full 
 from __future__ import annotations
 
 from collections import deque
+from itertools import accumulate
 from math import inf
 
 SLOTS = 128
@@ -75,14 +76,13 @@ class Window:
         over = self.used(now) + amount - self.limit
         if over <= 0:
             return 0.0
-        for slot in self._slots:
-            over -= slot.amount
-            if over <= 0:
-                return slot.last + self.length_s - now
-        raise AssertionError("the slots hold all that is used")
+        freed = accumulate(slot.amount for slot in self._slots)
+        last = next(slot.last for slot, amount in zip(self._slots, freed, strict=True) if amount >= over)
+        return last + self.length_s - now
 
     def reset_s(self, now: float) -> float:
         """Seconds until nothing is used; exactly the window's length when the last use was `now`."""
         if not self.used(now):
             return 0.0
-        return self.length_s - (now - self._slots[-1].last)
+        last = next(slot.last for slot in reversed(self._slots) if slot.amount)
+        return self.length_s - (now - last)

@@ -10,7 +10,7 @@ import asyncio
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING
@@ -126,7 +126,7 @@ class Repeats:
         call = self._calls.get(id)
         return call is not None and call.node is not None
 
-    def later(self, do: partial[None]) -> None:
+    def later(self, do: Callable[[], None]) -> None:
         self._loop.call_later(PATIENCE_S, do)
 
     def _expire(self) -> None:
@@ -262,7 +262,7 @@ class Shared(Exchange):
         elif self.started or not self._repeats.sent(self._id):
             self._abandon()
         else:
-            self._repeats.later(partial(self._abandon))
+            self._repeats.later(self._abandon)
 
     def _abandon(self) -> None:
         if not self._readers:

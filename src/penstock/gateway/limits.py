@@ -47,13 +47,13 @@ class Held(msgspec.Struct, eq=False):
         now, account, held = time.monotonic(), self.account, self.held
         if isinstance(event, Finished):
             if 400 <= event.status < 500:
-                account.release(held, now, request=False)
+                account.release(held, request=False)
             else:
                 account.settle(call.ask.model, held, event.prompt_tokens, event.cached_tokens, _output(call, event), now)
         elif _worked(call, event):
             account.settle(call.ask.model, held, -1, 0, _seen(call), now)
         else:
-            account.release(held, now)
+            account.release(held)
 
 
 class Purse(msgspec.Struct, eq=False, frozen=True):
