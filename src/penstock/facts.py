@@ -199,3 +199,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     """Requests that were not well-formed HTTP, or too large or too slow, by error code."""
     journal: str = "off"
     """`off`, `on`, or `failed: ` and why."""
+    repeats: dict[str, int] = {}
+    """Calls with a known `Idempotency-Key`: `replayed`, `joined` while the first ran, `refused`."""
+    repeat_bytes: int = 0
+    """Memory of answers kept for them."""

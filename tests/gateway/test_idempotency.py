@@ -112,6 +112,7 @@ def test_a_key_with_another_body_or_route_is_refused() -> None:
                 await until(lambda: repeats(w).kept)
             assert (await first.answer()).status == 200
             assert len(w.asked) == 1
+            assert w.gateway.host().repeats == {"replayed": 0, "joined": 0, "refused": 4}
 
     run(test)
 
@@ -149,6 +150,9 @@ def test_repeats_wait_for_the_running_first() -> None:
             assert len({got.body for got in answers}) == 1
             assert sum("idempotent-replayed" in got.headers for got in answers) == 4
             assert len({got.headers["x-request-id"] for got in answers}) == 5
+            assert "idempotent-replayed" in (await ask(w.port, BODY, headers=KEY)).headers
+            assert w.gateway.host().repeats == {"replayed": 1, "joined": 4, "refused": 0}
+            assert w.gateway.host().repeat_bytes == repeats(w).bytes > 0
             assert len(w.asked) == 1
             nothing_is_left(w)
 

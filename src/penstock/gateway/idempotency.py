@@ -60,7 +60,7 @@ class Kept(msgspec.Struct, frozen=True, gc=False):
 class Repeats:
     """The answers of calls that came with a key. `calls` are those under way, by id."""
 
-    __slots__ = ("_calls", "_config", "_loop", "_running", "bytes", "kept")
+    __slots__ = ("_calls", "_config", "_loop", "_running", "bytes", "counts", "kept")
 
     def __init__(self, config: Idempotency, calls: Mapping[int, Call]) -> None:
         self._config, self._calls = config, calls
@@ -69,6 +69,7 @@ class Repeats:
         self.kept: OrderedDict[Name, Kept] = OrderedDict()
         """In the order in which they were completed. A plain dict would search for its first entry among all that were taken out."""
         self.bytes = 0
+        self.counts = dict.fromkeys(("replayed", "joined", "refused"), 0)
 
     def answer(self, exchange: Exchange, route: Route, name: Name, head: bytes) -> bytes | None:
         """Answer a repeat, now or when the first is; None when it was one. Else the digest of a first call, for `share`.
@@ -85,12 +86,15 @@ class Repeats:
         if first is None:
             return digest
         if first.digest != digest:
+            self.counts["refused"] += 1
             message = "This Idempotency-Key came with another request before; use a new key for a new request."
             raise CallError(422, "idempotency_key_reused", message)
         if kept is not None:
+            self.counts["replayed"] += 1
             exchange.respond(kept.status, kept.before + head + REPLAYED + kept.after, kept.body)
         elif running is not None:
             running.join(exchange, head + REPLAYED)
+            self.counts["joined"] += 1
         return None
 
     def share(self, exchange: Exchange, name: Name, digest: bytes, id: int, head: bytes) -> Shared:

@@ -74,7 +74,13 @@ class Gateway:
     def host(self) -> Host:
         """What the admin side shows of the process."""
         journal = "off" if self.journal is None else f"failed: {self.journal.failed}" if self.journal.failed else "on"
-        return Host(connections=self.server.connections, http_refusals=dict(self.server.refusals), journal=journal)
+        return Host(
+            connections=self.server.connections,
+            http_refusals=dict(self.server.refusals),
+            journal=journal,
+            repeats=dict(self.app.repeats.counts),
+            repeat_bytes=self.app.repeats.bytes,
+        )
 
     def key_use(self) -> tuple[KeyUse, ...]:
         """What the admin side shows of keys: names and numbers, nothing that could be used as one."""

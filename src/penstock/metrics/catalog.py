@@ -105,6 +105,8 @@ CATALOG: dict[str, Metric] = {
         Metric("penstock_uptime_seconds", _GAUGE, "Time since the gateway started."),
         Metric("penstock_connections", _GAUGE, "Callers' connections that are open."),
         Metric("penstock_http_refusals_total", _COUNTER, "Requests refused as HTTP: malformed, too large or too slow.", ("code",)),
+        Metric("penstock_repeats_total", _COUNTER, "Calls with a known Idempotency-Key, by what became of them.", ("how",)),
+        Metric("penstock_repeat_answers_bytes", _GAUGE, "Memory of answers kept for repeats."),
         Metric("penstock_journal_failed", _GAUGE, "1 once the journal could no longer be written."),
     )
 }

@@ -141,6 +141,8 @@ def process(version: str, uptime_s: float, host: Host) -> Iterator[Family]:
     yield _one("penstock_uptime_seconds", uptime_s)
     yield _one("penstock_connections", host.connections)
     yield _by("penstock_http_refusals_total", host.http_refusals)
+    yield _by("penstock_repeats_total", host.repeats)
+    yield _one("penstock_repeat_answers_bytes", host.repeat_bytes)
     yield _one("penstock_journal_failed", int(host.journal.startswith("failed")))
 
 
