@@ -75,6 +75,8 @@ def test_answers_carry_openais_headers_and_those_of_keys_without_limits_none() -
                 got = await call(w, body)
                 assert got.status == status
                 assert got.headers["x-ratelimit-remaining-requests"] == "3"
+            unknown = await call(w, **{"x-penstock-class": "none"})
+            assert (unknown.status, unknown.headers["x-ratelimit-remaining-requests"]) == (400, "3")
             plain = await ask(w.port, BODY, headers=PLAIN)
             assert not [name for name in plain.headers if "ratelimit" in name]
 

@@ -16,6 +16,7 @@ from penstock.core.account import Shortage
 from penstock.errors import CallError
 from penstock.facts import Route
 from penstock.gateway import limits
+from penstock.gateway.asked import Asked, Form
 from penstock.gateway.auth import Keyring, Tenant
 from penstock.gateway.claim import Claim
 from penstock.gateway.driver import Driver
@@ -56,12 +57,13 @@ class Known(msgspec.Struct, frozen=True, gc=False):
     """Version of the keyring that let its caller in."""
     route: Route
     tenant: Tenant
+    asked: Asked
 
 
 class App:
     """Called by the server with each request."""
 
-    __slots__ = ("_aliases", "_cors", "_ids", "_keys", "_limits", "_prefix", "core", "draining", "driver", "repeats", "spending")
+    __slots__ = ("_aliases", "_cors", "_form", "_ids", "_keys", "_limits", "_prefix", "core", "draining", "driver", "repeats", "spending")
 
     def __init__(self, config: Config, keys: Keyring, core: Core, driver: Driver) -> None:
         self.core, self.driver = core, driver
@@ -70,6 +72,7 @@ class App:
         self.spending = limits.Limits(config, keys.tenants())
         self.repeats = Repeats(config.idempotency, driver.calls)
         self._cors = frozenset(config.listen.cors)
+        self._form = Form(config.classes)
         self._ids = count(1)
         self._prefix = b"ps-" + os.urandom(4).hex().encode() + b"-"
 
@@ -79,7 +82,7 @@ class App:
         if note is not None and cast(Known, note).keys == self._keys.version:
             own = b"%b%x" % (self._prefix, id)
             head = b"x-request-id: %b\r\nx-penstock-request-id: %b\r\n" % (own, own)
-            self._call(exchange, cast(Known, note).route, cast(Known, note).tenant, id, head)
+            self._call(exchange, cast(Known, note), id, head)
         else:
             self._look(exchange, id)
 
@@ -94,28 +97,31 @@ class App:
         if route is None or exchange.method != "POST":
             self._page(exchange, head)
             return
+        tenant: Tenant | None = None
         try:
             if origin is not None:
                 self._check_origin(origin)
             tenant = self._keys.tenant(headers.get("authorization"))
             if tenant is None:
                 raise CallError(401, "invalid_api_key", "No accepted API key was given. Send one as: Authorization: Bearer KEY")
+            known = Known(self._keys.version, route, tenant, self._form.read(headers, tenant))
         except CallError as error:
-            self._turn_away(exchange, head, error)
+            self._turn_away(exchange, head if tenant is None else head + self._left(tenant), error)
             return
         key = headers.get("idempotency-key")
         if origin is None and key is None and "x-request-id" not in headers:
-            exchange.note = Known(self._keys.version, route, tenant)
-        self._call(exchange, route, tenant, id, head, None if key is None else (tenant.name, key))
+            exchange.note = known
+        self._call(exchange, known, id, head, None if key is None else (tenant.name, key))
 
-    def _call(self, exchange: Exchange, route: Route, tenant: Tenant, id: int, head: bytes, repeated: Name | None = None) -> None:
+    def _call(self, exchange: Exchange, known: Known, id: int, head: bytes, repeated: Name | None = None) -> None:
+        route, tenant = known.route, known.tenant
         digest = None
         try:
             if repeated is not None:
                 digest = self.repeats.answer(exchange, route, repeated, head + self._left(tenant))
                 if digest is None:
                     return
-            ask = openai.read(route, exchange.body, self._limits, tenant.salt, self._aliases)
+            ask = openai.read(route, exchange.body, self._limits, tenant.salt, self._aliases, self._form.metadata)
             if not self.core.serves(ask.model):
                 raise CallError(404, "model_not_found", self._unknown(ask.asked_model), field="model")
         except CallError as error:
@@ -134,7 +140,7 @@ class App:
         if repeated is not None and digest is not None:
             exchange = shared = self.repeats.share(exchange, repeated, digest, id, head)
             claim = Ending(self.repeats, shared, claim)
-        self.driver.arrive(exchange, route, ask, tenant, id, head, claim)
+        self.driver.arrive(exchange, route, ask, tenant, id, head, known.asked, claim)
 
     def _left(self, tenant: Tenant) -> bytes:
         """Header lines that say what a key with limits has left."""
