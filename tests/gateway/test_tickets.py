@@ -30,7 +30,7 @@ from tests.gateway.world import (
     world,
 )
 
-from penstock.config import Class, Config, Hold, Key, Limits, Tickets, When
+from penstock.config import Class, Config, Hold, Key, KeyLimit, Limits, Tickets, When
 from penstock.gateway import tickets
 
 ASYNC = {"prefer": "respond-async"}
@@ -441,6 +441,59 @@ def test_what_the_head_and_the_key_say_of_a_call_holds_for_its_ticket_and_after_
                 ("bulk", 2, "desk"),
             }
             assert {(await get(w.port, f"/v1/tickets/{id}", **own)).json["class"] for id in ids} == {"gold", "bulk"}
+
+    run(test)
+
+
+def test_limits_of_a_key_pace_its_tickets_and_no_others() -> None:
+    def key(name: str, **more: Any) -> Key:
+        return Key(name=name, sha256=sha256(f"sk-{name}".encode()).hexdigest(), **more)
+
+    keys = (key("slow", limits=(KeyLimit(requests=2, window_s=0.5),)), key("free"), key("small", limits=(KeyLimit(tokens=3),)))
+    config = Config(keys=keys, tickets=Tickets(running=1))
+
+    async def test() -> None:
+        async with world(config=config) as w:
+            slow, free, small = ({"authorization": f"Bearer sk-{name}"} for name in ("slow", "free", "small"))
+            began = time.monotonic()
+            ids = [(await _ticket(w, **slow))["id"] for _ in range(5)]
+            other = (await _ticket(w, _words(9), **free))["id"]
+            assert (await _end(w, other, **free))["status"] == "completed"
+            assert [(await _end(w, id, **slow))["status"] for id in ids] == ["completed"] * 5
+            assert time.monotonic() - began > 0.5
+            assert _asked(w).index("ask 9") < 5
+            never_fits = await _end(w, (await _ticket(w, **small))["id"], **small)
+            assert (never_fits["status"], never_fits["result"]["status_code"]) == ("failed", 429)
+
+    run(test)
+
+
+def test_a_repeat_with_the_same_key_gets_the_same_ticket() -> None:
+    async def test() -> None:
+        async with world() as w:
+            more = ASYNC | {"idempotency-key": "once"}
+            got = await asyncio.gather(*(ask(w.port, BODY, headers=more) for _ in range(3)))
+            got.append(await ask(w.port, BODY, headers=more))
+            assert {one.status for one in got} == {202}
+            assert len({one.json["id"] for one in got}) == 1
+            assert [one.headers.get("idempotent-replayed") for one in got].count("true") == 3
+            assert len({one.headers["x-penstock-request-id"] for one in got}) == 4
+            assert (await ask(w.port, _words(2), headers=more)).status == 422
+            await _end(w, got[0].json["id"])
+            assert len(w.asked) == 1
+
+    run(test)
+
+
+def test_a_ticket_that_was_not_stored_may_be_asked_for_again_with_the_same_key() -> None:
+    async def test() -> None:
+        async with world(never, config=Config(tickets=Tickets(most=1))) as w:
+            more = ASYNC | {"idempotency-key": "once"}
+            first = await _ticket(w)
+            for _ in range(2):
+                assert (await ask(w.port, BODY, headers=more)).status == 503
+            await get(w.port, f"/v1/tickets/{first['id']}", "DELETE")
+            assert (await ask(w.port, BODY, headers=more)).status == 202
 
     run(test)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from itertools import count
 from typing import TYPE_CHECKING, cast
 
@@ -11,11 +12,15 @@ import msgspec
 
 from penstock.config import Config
 from penstock.core import Core
+from penstock.core.account import Shortage
 from penstock.errors import CallError
 from penstock.facts import Route
+from penstock.gateway import limits
 from penstock.gateway.asked import Asked, Form
 from penstock.gateway.auth import Keyring, Tenant
+from penstock.gateway.claim import Claim
 from penstock.gateway.driver import Driver
+from penstock.gateway.idempotency import Ending, Name, Repeats
 from penstock.gateway.prefer import wants_ticket
 from penstock.http1 import Exchange
 from penstock.wire import openai
@@ -45,6 +50,8 @@ RETRY_S = 5
 JSON = b"content-type: application/json\r\n"
 EXPOSED = (
     b"x-request-id, x-penstock-request-id, x-penstock-node, x-penstock-queue-ms, retry-after, retry-after-ms, x-should-retry, "
+    b"idempotent-replayed, x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, "
+    b"x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens, "
     b"location, preference-applied"
 )
 _TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
@@ -64,7 +71,21 @@ class Known(msgspec.Struct, frozen=True, gc=False):
 class App:
     """Called by the server with each request."""
 
-    __slots__ = ("_aliases", "_cors", "_form", "_ids", "_keys", "_limits", "_prefix", "core", "draining", "driver", "jobs")
+    __slots__ = (
+        "_aliases",
+        "_cors",
+        "_form",
+        "_ids",
+        "_keys",
+        "_limits",
+        "_prefix",
+        "core",
+        "draining",
+        "driver",
+        "jobs",
+        "repeats",
+        "spending",
+    )
 
     def __init__(self, config: Config, keys: Keyring, core: Core, driver: Driver) -> None:
         self.core, self.driver = core, driver
@@ -72,6 +93,8 @@ class App:
         self.jobs: Jobs | None = None
         """Durable jobs, where there is a store."""
         self._keys, self._limits, self._aliases = keys, config.limits, config.aliases
+        self.spending = limits.Limits(config, keys.tenants())
+        self.repeats = Repeats(config.idempotency, driver.calls)
         self._cors = frozenset(config.listen.cors)
         self._form = Form(config.classes)
         self._ids = count(1)
@@ -98,6 +121,7 @@ class App:
         if route is None or exchange.method != "POST":
             self._page(exchange, head)
             return
+        tenant: Tenant | None = None
         try:
             if origin is not None:
                 self._check_origin(origin)
@@ -106,29 +130,63 @@ class App:
                 raise CallError(401, "invalid_api_key", "No accepted API key was given. Send one as: Authorization: Bearer KEY")
             known = Known(self._keys.version, route, tenant, self._form.read(headers, tenant))
         except CallError as error:
-            self._turn_away(exchange, head, error)
+            self._turn_away(exchange, head if tenant is None else head + self._left(tenant), error)
             return
+        key = headers.get("idempotency-key")
+        repeated = None if key is None else (tenant.name, key)
         prefer = headers.get("prefer")
         if prefer is not None and self.jobs is not None and wants_ticket(prefer):
-            self._call(exchange, known, id, head, self.jobs)
+            self._call(exchange, known, id, head, repeated, self.jobs)
             return
-        if origin is None and "x-request-id" not in headers:
+        if origin is None and key is None and "x-request-id" not in headers:
             exchange.note = known
-        self._call(exchange, known, id, head)
+        self._call(exchange, known, id, head, repeated)
 
-    def _call(self, exchange: Exchange, known: Known, id: int, head: bytes, jobs: Jobs | None = None) -> None:
+    def _call(self, exchange: Exchange, known: Known, id: int, head: bytes, repeated: Name | None = None, jobs: Jobs | None = None) -> None:
         route, tenant = known.route, known.tenant
+        digest = None
         try:
+            if repeated is not None:
+                digest = self.repeats.answer(exchange, route, repeated, head + self._left(tenant))
+                if digest is None:
+                    return
             ask = openai.read(route, exchange.body, self._limits, tenant.salt, self._aliases, self._form.metadata)
             if not self.core.serves(ask.model):
                 raise CallError(404, "model_not_found", self._unknown(ask.asked_model), field="model")
             if jobs is not None:
-                jobs.accept(exchange, route, ask, tenant, known.asked, head)
-                return
+                jobs.tickets.check_room(1)
         except CallError as error:
-            self._turn_away(exchange, head, error)
+            self._turn_away(exchange, head + self._left(tenant), error)
             return
-        self.driver.arrive(exchange, route, ask, tenant, id, head, known.asked)
+        if jobs is not None:
+            # Its key's limits are reserved when it runs.
+            shared = None if repeated is None or digest is None else self.repeats.share(exchange, repeated, digest, id, head)
+            jobs.accept(exchange if shared is None else shared, route, ask, tenant, known.asked, head, shared)
+            return
+        claim: Claim | Shortage | None
+        limited = self.spending.limited.get(tenant.name)
+        if limited is None:
+            claim = self.spending.purse(tenant.name)
+        else:
+            claim = limited.claim(route, ask)
+            if isinstance(claim, Shortage):
+                self._keep_out(exchange, head + self._left(tenant), claim)
+                return
+            head += limited.lines(claim.held.at)
+        if repeated is not None and digest is not None:
+            exchange = shared = self.repeats.share(exchange, repeated, digest, id, head)
+            claim = Ending(self.repeats, shared, claim)
+        self.driver.arrive(exchange, route, ask, tenant, id, head, known.asked, claim)
+
+    def _left(self, tenant: Tenant) -> bytes:
+        """Header lines that say what a key with limits has left."""
+        limited = self.spending.limited.get(tenant.name)
+        return b"" if limited is None else limited.lines(time.monotonic())
+
+    def _keep_out(self, exchange: Exchange, head: bytes, shortage: Shortage) -> None:
+        self.driver.ledger.turn_away(limits.CODES[shortage.kind])
+        lines, body = limits.refusal(shortage, self.spending.jittered(shortage.wait_s))
+        exchange.respond(429, lines + head, body)
 
     def _turn_away(self, exchange: Exchange, head: bytes, error: CallError) -> None:
         self.driver.ledger.turn_away(error.code)
@@ -214,6 +272,8 @@ class App:
             head += b"www-authenticate: Bearer\r\n"
         elif error.status == 503:
             head += b"retry-after: %d\r\nretry-after-ms: %d\r\nx-should-retry: true\r\n" % (RETRY_S, RETRY_S * 1000)
+        elif error.status == 409:
+            head += b"retry-after: 1\r\n"
         exchange.respond(error.status, JSON + head, openai.error(error.status, error.code, error.message, error.field))
 
     # --- browsers

@@ -12,12 +12,14 @@ import msgspec
 
 from penstock.config import Config
 from penstock.errors import CallError
+from penstock.events import Finished
 from penstock.facts import Route
 from penstock.gateway import records
 from penstock.gateway.asked import Asked
 from penstock.gateway.auth import Tenant
 from penstock.gateway.batches import Batches
 from penstock.gateway.files import Files, parameters
+from penstock.gateway.idempotency import Shared
 from penstock.gateway.job import Job
 from penstock.gateway.records import JobRow
 from penstock.gateway.tickets import Origin, Tickets
@@ -106,8 +108,9 @@ class Jobs:
 
     # --- answers
 
-    def _spawn(self, exchange: Exchange, head: bytes, page: Awaitable[Answer | None]) -> None:
-        task = self._loop.create_task(self._answer(exchange, head, page))
+    def _spawn(self, exchange: Exchange, head: bytes, page: Awaitable[Answer | None], shared: Shared | None = None) -> None:
+        work = self._answer(exchange, head, page)
+        task = self._loop.create_task(work if shared is None else self._answer_all(shared, work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -123,6 +126,13 @@ class Jobs:
             if answer is not None:
                 exchange.respond(answer[0], JSON + answer[1] + head, answer[2])
 
+    async def _answer_all(self, shared: Shared, work: Awaitable[None]) -> None:
+        """To the first caller and to those who repeated its call; later ones get the same ticket."""
+        try:
+            await work
+        finally:
+            self.app.repeats.ended(shared, Finished(0, shared.status) if shared.status else None)
+
     def _refuse(self, exchange: Exchange, head: bytes, error: CallError) -> None:
         if exchange.started:
             exchange.abort()
@@ -132,10 +142,12 @@ class Jobs:
 
     # --- tickets
 
-    def accept(self, exchange: Exchange, route: Route, ask: openai.Call, tenant: Tenant, asked: Asked, head: bytes) -> None:
-        """A caller prefers a ticket. Raises CallError when there are too many."""
+    def accept(
+        self, exchange: Exchange, route: Route, ask: openai.Call, tenant: Tenant, asked: Asked, head: bytes, shared: Shared | None
+    ) -> None:
+        """A caller prefers a ticket. `shared` is the exchange if repeats may join it. Raises CallError when there are too many."""
         coming = self.tickets.accept(route, ask, exchange.body, _origin(tenant, asked), _request_id(head))
-        self._spawn(exchange, head, self._accepted(exchange, coming, b"preference-applied: respond-async\r\n"))
+        self._spawn(exchange, head, self._accepted(exchange, coming, b"preference-applied: respond-async\r\n"), shared)
 
     def take(self, call: Call) -> None:
         """The ladder's rung: a ticket for a call that the core is done with. Its caller is answered, whatever happens."""

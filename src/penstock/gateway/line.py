@@ -41,6 +41,13 @@ class Line:
         job.number = row.put
         row.jobs.append(job)
 
+    def put_back(self, job: Job) -> None:
+        """It was taken too early: it goes first again."""
+        row = self._rows.setdefault((job.tenant, job.model), _Row())
+        row.jobs.appendleft(job)
+        job.number = row.given
+        row.given -= 1
+
     def take(self, may: Callable[[Job], bool]) -> Job | None:
         """The next job whose turn it is and which `may` go. Those that have ended are dropped on the way."""
         for key in list(self._rows):

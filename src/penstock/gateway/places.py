@@ -12,11 +12,13 @@ from penstock.gateway.line import Line
 class Places:
     """`able(model)` says whether some engine serves the model at present."""
 
-    __slots__ = ("_able", "_batched", "_in_batch", "_models", "_most", "_share", "_singles", "running")
+    __slots__ = ("_able", "_batched", "_in_batch", "_models", "_most", "_share", "_singles", "resting", "running")
 
     def __init__(self, most: int, able: Callable[[str], bool]) -> None:
         self.running: dict[str, Job] = {}
         """Jobs that have a place."""
+        self.resting: set[str] = set()
+        """Tenants whose limits leave no room at present."""
         self._most, self._able = most, able
         self._share = max(1, most - most // 4)
         """Places that batches may have, and any model that no engine serves."""
@@ -56,6 +58,12 @@ class Places:
         self._in_batch -= job.batch is not None
         return True
 
+    def put_back(self, job: Job) -> None:
+        """It had a place and cannot use it yet."""
+        if self.free(job):
+            job.running = False
+            self._line(job).put_back(job)
+
     def ahead(self, job: Job) -> int:
         """About how many get a place before it, itself counted."""
         return self._line(job).place(job)
@@ -65,4 +73,4 @@ class Places:
 
     def _may(self, job: Job) -> bool:
         """A model that no engine serves must not take all places: other models' jobs could run."""
-        return self._models[job.model] < self._share or self._able(job.model)
+        return job.tenant not in self.resting and (self._models[job.model] < self._share or self._able(job.model))

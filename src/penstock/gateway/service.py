@@ -11,7 +11,7 @@ from pathlib import Path
 from penstock.config import Config
 from penstock.core import Core
 from penstock.errors import ConfigError
-from penstock.facts import Host, Profile, Snapshot
+from penstock.facts import Host, KeyUse, Profile, Snapshot
 from penstock.gateway import auth
 from penstock.gateway.app import App
 from penstock.gateway.driver import Driver
@@ -59,7 +59,9 @@ class Gateway:
         listen = self.config.listen
         store = Store(place(self.config), self.ledger.jobs, STORE_FILES * self.config.tickets.file_bytes)
         await store.open()
-        jobs = self.jobs = self.app.jobs = Jobs(self.app, self.config, Tickets(self.config, self.driver, store, self.app.next_id))
+        jobs = self.jobs = self.app.jobs = Jobs(
+            self.app, self.config, Tickets(self.config, self.driver, store, self.app.spending, self.app.next_id)
+        )
         self.server.larger = jobs.body_bytes
         await jobs.start()
         tls = server_context(listen.tls.cert, listen.tls.key) if listen.tls else None
@@ -96,7 +98,17 @@ class Gateway:
     def host(self) -> Host:
         """What the admin side shows of the process."""
         journal = "off" if self.journal is None else f"failed: {self.journal.failed}" if self.journal.failed else "on"
-        return Host(connections=self.server.connections, http_refusals=dict(self.server.refusals), journal=journal)
+        return Host(
+            connections=self.server.connections,
+            http_refusals=dict(self.server.refusals),
+            journal=journal,
+            repeats=dict(self.app.repeats.counts),
+            repeat_bytes=self.app.repeats.bytes,
+        )
+
+    def key_use(self) -> tuple[KeyUse, ...]:
+        """What the admin side shows of keys: names and numbers, nothing that could be used as one."""
+        return self.app.spending.use()
 
     @property
     def url(self) -> str:

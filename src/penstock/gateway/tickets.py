@@ -20,15 +20,17 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from penstock.config import Config
+from penstock.core.account import Shortage
 from penstock.core.lane import ANY
 from penstock.errors import CallError
 from penstock.events import Arrived
 from penstock.facts import Route
-from penstock.gateway import records
+from penstock.gateway import limits, records
 from penstock.gateway.absent import TOO_LARGE, Absent
 from penstock.gateway.asked import NOTHING, Asked, Form, request
 from penstock.gateway.auth import Tenant
 from penstock.gateway.call import Call
+from penstock.gateway.claim import Claim
 from penstock.gateway.driver import Driver
 from penstock.gateway.job import Job, job_of, new_id
 from penstock.gateway.places import Places
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
 FAILURES = 8
 """Runs that engines may fail before a job is given up: with the waits between them about two minutes."""
+LEAST_REST_S = 0.1
 BATCH_PRIORITY = 1
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
 """Between the runs of a job that failed on our side."""
@@ -71,7 +74,7 @@ _ORIGIN = msgspec.json.Decoder(Origin)
 class Tickets:
     """Jobs of one gateway. `next_id` gives numbers that no other call has."""
 
-    def __init__(self, config: Config, driver: Driver, store: Store, next_id: Callable[[], int]) -> None:
+    def __init__(self, config: Config, driver: Driver, store: Store, spending: limits.Limits, next_id: Callable[[], int]) -> None:
         self.limits = config.tickets
         self.driver, self.core, self.store = driver, driver.core, store
         self.book = driver.ledger.jobs
@@ -83,7 +86,7 @@ class Tickets:
         self.on_sweep: Callable[[float], None] = lambda now: None
         self._answer_bytes = config.limits.body_bytes
         self._call_limits, self._aliases, self._metadata = config.limits, config.aliases, Form(config.classes).metadata
-        self._next_id = next_id
+        self._spending, self._next_id = spending, next_id
         self.places = Places(self.limits.running, self._able)
         self.coming = 0
         """Jobs on their way into the store."""
@@ -173,14 +176,37 @@ class Tickets:
         if not self.core.serves(ask.model):
             self._again(job, b"", counted=False)
             return
+        claim = self._claim(job, ask)
+        if isinstance(claim, Shortage):
+            self._rest(job, claim)
+            return
         id = self._next_id()
         exchange = Absent(body, self._answer_bytes, partial(self._answered, job))
         # Fed never: there is nobody whose connection must be kept alive.
-        job.call = self.driver.calls[id] = Call(self.driver, exchange, Route(job.route), ask, id, b"", time.monotonic(), fed=inf)
+        job.call = self.driver.calls[id] = Call(self.driver, exchange, Route(job.route), ask, id, b"", time.monotonic(), claim, fed=inf)
         tenant = Tenant(origin.tenant, origin.salt, min(origin.max_priority, BATCH_PRIORITY if job.batch else origin.max_priority))
         facts = msgspec.structs.replace(request(id, Route(job.route), ask, tenant, origin.asked), patient=True)
         self.driver.handle(Arrived(facts))
         job.task = self.core.task_class(id) or job.task
+
+    def _claim(self, job: Job, ask: openai.Call) -> Claim | Shortage | None:
+        limited = self._spending.limited.get(job.tenant)
+        return self._spending.purse(job.tenant) if limited is None else limited.claim(Route(job.route), ask)
+
+    def _rest(self, job: Job, shortage: Shortage) -> None:
+        """The limits of its key leave no room now: until they do none of that tenant's jobs is handed on. What never fits is refused."""
+        if shortage.wait_s == inf:
+            self._finish(job, "failed", 429, limits.refusal(shortage, inf)[1])
+            return
+        self.places.put_back(job)
+        if job.tenant not in self.places.resting:
+            self.places.resting.add(job.tenant)
+            self._loop.call_later(min(LONGEST_WAIT_S, max(LEAST_REST_S, shortage.wait_s)), self._wake, job.tenant)
+        self.feed()
+
+    def _wake(self, tenant: str) -> None:
+        self.places.resting.discard(tenant)
+        self.feed()
 
     # --- back from the core
 
