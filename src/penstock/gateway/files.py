@@ -15,7 +15,6 @@ from penstock.config import Config
 from penstock.errors import CallError
 from penstock.gateway import records
 from penstock.gateway.auth import Tenant
-from penstock.gateway.form import Form
 from penstock.gateway.job import new_id
 from penstock.gateway.records import FileRow
 from penstock.gateway.store import Store
@@ -39,6 +38,8 @@ class Files:
         self._most_bytes = config.tickets.file_bytes
 
     async def upload(self, exchange: Exchange, head: bytes, tenant: Tenant, id: str) -> Answer:
+        from penstock.gateway.form import Form  # Its parser takes longer to load than most gateways ever need it.
+
         body, exchange.body = exchange.body, b""
         form = Form()
         await form.read(exchange.headers.get("content-type", ""), body)
