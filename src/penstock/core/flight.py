@@ -58,3 +58,8 @@ class Flight(msgspec.Struct, eq=False):
     """The node's count of tokens at its first."""
     claim: Node | None = None
     """The node that keeps memory for it."""
+
+    @property
+    def patient(self) -> bool:
+        """It has no deadline, and may wait as long as it takes."""
+        return self.task.patient or self.request.patient

@@ -19,6 +19,7 @@ import msgspec
 
 from penstock.events import Finished
 from penstock.facts import Failure, Route
+from penstock.gateway.absent import Absent
 from penstock.gateway.refusal import Refusal
 from penstock.http1 import Call as UpstreamCall
 from penstock.http1 import Exchange
@@ -26,6 +27,7 @@ from penstock.wire import openai, sse
 
 if TYPE_CHECKING:
     from penstock.events import Reject
+    from penstock.gateway.claim import Claim
     from penstock.gateway.driver import Driver
     from penstock.gateway.node import Node
 
@@ -49,13 +51,15 @@ class Call(msgspec.Struct, eq=False):
     """
 
     driver: Driver
-    exchange: Exchange
+    exchange: Exchange | Absent
     route: Route
     ask: openai.Call
     id: int
     head: bytes
     """Header lines that every form of the answer carries."""
     arrived: float
+    claim: Claim | None = None
+    """Told, once, how the call ended."""
     fed: float = 0.0
     """When the hold last sent a sign of life."""
     node: Node | None = None

@@ -1,7 +1,7 @@
 """Every metric there is. Names are final: dashboards and alerts stand on them.
 
 Times are seconds and sizes tokens. Labels are bounded: classes and nodes come from the configuration, tenants are the first
-`ledger.TENANTS` seen and `other`, all else is an enum of ours.
+`ledger.TENANTS` seen and `other`, keys the first `families.KEYS` configured and `other`, all else is an enum of ours.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ WHOLES = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0,
 STEPS = (0.002, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.06, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
 TOKENS = (1, 4, 16, 32, 64, 128, 256, 512, 1_024, 2_048, 4_096, 8_192, 16_384, 32_768, 131_072)
 RETRIES = (0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0)
+WRITES = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
 _COUNTER, _GAUGE, _HISTOGRAM = Kind.COUNTER, Kind.GAUGE, Kind.HISTOGRAM
 
@@ -80,6 +81,13 @@ CATALOG: dict[str, Metric] = {
         Metric("penstock_output_tokens_total", _COUNTER, "Output tokens of successful answers.", ("class",)),
         Metric("penstock_tenant_requests_total", _COUNTER, "Requests that came in, by tenant.", ("tenant",)),
         Metric("penstock_tenant_tokens_total", _COUNTER, "Prompt and output tokens of successful answers, by tenant.", ("tenant",)),
+        # Keys
+        Metric("penstock_key_requests_total", _COUNTER, "Requests that a key was served, or is charged with.", ("key",)),
+        Metric("penstock_key_tokens_total", _COUNTER, "Tokens a key has used; cached ones are prompt tokens too.", ("key", "kind")),
+        Metric("penstock_key_spend_total", _COUNTER, "What a key's tokens cost by `prices`.", ("key",)),
+        Metric("penstock_key_refusals_total", _COUNTER, "Requests kept out by a key's limits, by limit.", ("key", "limit")),
+        Metric("penstock_key_running", _GAUGE, "Requests under way of a key with limits.", ("key",)),
+        Metric("penstock_key_limit_used_ratio", _GAUGE, "Share of a key's limit that is used.", ("key", "limit", "window_s")),
         # Nodes, as events tell
         Metric("penstock_forwards_total", _COUNTER, "Requests sent to a node.", ("node",)),
         Metric("penstock_retries_total", _COUNTER, "Those of them that another node had failed before.", ("node",)),
@@ -105,6 +113,12 @@ CATALOG: dict[str, Metric] = {
         Metric("penstock_node_reported_running", _GAUGE, "Requests running by the node's own account.", ("node",)),
         Metric("penstock_node_reported_waiting", _GAUGE, "Requests waiting by the node's own account.", ("node",)),
         Metric("penstock_node_reported_kv_ratio", _GAUGE, "Share of KV memory in use by the node's own account.", ("node",)),
+        # Durable jobs
+        Metric("penstock_tickets", _GAUGE, "Tickets and batch requests that have not ended, by state.", ("state",)),
+        Metric("penstock_tickets_total", _COUNTER, "Tickets and batch requests that ended, by how; each ends once.", ("state",)),
+        Metric("penstock_ticket_retries_total", _COUNTER, "Runs of tickets and batch requests that failed on our side and were repeated."),
+        Metric("penstock_ticket_store_seconds", _HISTOGRAM, "Transactions of the store, to the disk.", (), WRITES),
+        Metric("penstock_ticket_store_failures_total", _COUNTER, "Times the store could not be written."),
         # Queues, knobs, the process
         Metric("penstock_queue_waiting", _GAUGE, "Requests that wait for a model, by class.", ("model", "class")),
         Metric("penstock_queue_oldest_seconds", _GAUGE, "Wait of a model's oldest waiting request.", ("model",)),
@@ -116,6 +130,8 @@ CATALOG: dict[str, Metric] = {
         Metric("penstock_uptime_seconds", _GAUGE, "Time since the gateway started."),
         Metric("penstock_connections", _GAUGE, "Callers' connections that are open."),
         Metric("penstock_http_refusals_total", _COUNTER, "Requests refused as HTTP: malformed, too large or too slow.", ("code",)),
+        Metric("penstock_repeats_total", _COUNTER, "Calls with a known Idempotency-Key, by what became of them.", ("how",)),
+        Metric("penstock_repeat_answers_bytes", _GAUGE, "Memory of answers kept for repeats."),
         Metric("penstock_journal_failed", _GAUGE, "1 once the journal could no longer be written."),
     )
 }

@@ -26,7 +26,7 @@ from penstock.events import (
     Reject,
 )
 from penstock.facts import Outcome, Request
-from penstock.metrics.books import ClassBook, Live, NodeBook, TenantBook
+from penstock.metrics.books import ClassBook, JobBook, Live, NodeBook, TenantBook
 from penstock.metrics.catalog import RETRIES, STEPS, TOKENS, WAITS
 from penstock.metrics.histogram import Histogram
 
@@ -57,6 +57,7 @@ class Ledger:
         self.slower_s, self.faster_s = Histogram(STEPS), Histogram(STEPS)
         self.longer_tokens, self.shorter_tokens = Histogram(TOKENS), Histogram(TOKENS)
         self.knob_changes = self.config_changes = self.untracked = 0
+        self.jobs = JobBook()
         self._class_of = classify
         self._configure(config)
         self._others: dict[type, Callable[[Any, float], None]] = {
@@ -231,7 +232,7 @@ def _judge(live: Live, book: ClassBook, duration_s: float, tpot_s: float) -> Non
     task = book.task
     met = duration_s <= task.total_s and tpot_s <= task.tpot_s
     if live.first >= 0:
-        met = met and live.first - live.arrived <= task.ttft_s + task.ttft_s_per_token * live.prompt_tokens
+        met = met and live.first - live.arrived <= task.first_s(live.prompt_tokens)
     if met:
         book.met += 1
     else:
