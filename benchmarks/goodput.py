@@ -169,7 +169,7 @@ def nodes_for(work: Work, options: Options, requests: list[Arrival], profile: Pr
         return work.nodes
     offered = len(requests) * work.pace / span(requests)
     first = ceil(best_s(profile, [Trip(one, cached_tokens=0) for one in requests]) * work.pace / span(requests))
-    most = simulated(work, options, first, FIRST_LOAD)["good_per_s"]
+    most: float = simulated(work, options, first, FIRST_LOAD)["good_per_s"]
     return max(1, round(first * offered / (LOAD * most)))
 
 

@@ -55,7 +55,7 @@ class Survival:
         self.news: list[tuple[int, int, bool]] = []
         """Learned and not yet taken in: tokens before, tokens, whether it ended."""
         self._entered, self._left, self._ended = [0.0] * BINS, [0.0] * BINS, [0.0] * BINS
-        self._at = [0.5 ** (start / max(1.0, high / 2.3)) for start in STARTS]
+        self._at: list[float] = [0.5 ** (start / max(1.0, high / 2.3)) for start in STARTS]
         self._rows: dict[int, tuple[float, ...]] = {}
         self._seen_then = 0
 
