@@ -55,7 +55,7 @@ def test_every_length_has_a_band() -> None:
 def test_request_of_which_most_is_cached_is_cheap_beside_others_of_its_length() -> None:
     bands = Bands()
     assert not bands.is_cheap(3_000, 1.0)
-    assert not bands.is_cheap(3_900, 0.8) and bands.is_cheap(3_000, 0.2)
+    assert not bands.is_cheap(3_900, 1.3) and not bands.is_cheap(2_100, 0.7) and bands.is_cheap(3_000, 0.2)
     assert not bands.is_cheap(100, 0.01), "of another length"
 
 

@@ -37,7 +37,7 @@ class Bands:
         self.cheap = 0.0
         """The share of requests that are cheap: a running mean."""
         self.work = [0.0] * BANDS
-        """Prefill seconds of a request of the band: a running mean."""
+        """Prefill seconds for each prompt token of the band, less where more is cached: a running mean."""
         self.aged_at = 0.0
 
     def age(self, now: float) -> None:
@@ -57,9 +57,9 @@ class Bands:
 
     def is_cheap(self, tokens: int, own_s: float) -> bool:
         """Whether its prefill takes much less than that of its length usually does: most of it is cached."""
-        band = band_of(tokens)
-        known = self.work[band] = self.work[band] + 0.02 * (own_s - self.work[band]) if self.work[band] else own_s
-        cheap = own_s < CHEAP * known
+        band, each_s = band_of(tokens), own_s / max(1, tokens)
+        known = self.work[band] = self.work[band] + 0.02 * (each_s - self.work[band]) if self.work[band] else each_s
+        cheap = each_s < CHEAP * known
         self.cheap += 0.01 * (cheap - self.cheap)
         return cheap
 
