@@ -98,13 +98,17 @@ Event = (
 )
 
 
-class Forward(msgspec.Struct, frozen=True, gc=False, tag="forward"):
+class Forward(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag="forward"):
     """Send the request to the node now."""
 
     id: int
     node: str
     why: tuple[float, ...] = ()
     """Raw numbers, see `FORWARD_WHY`."""
+    model: str = ""
+    """The model to ask for in place of the caller's."""
+    rungs: tuple[str, ...] = ()
+    """Rungs of its ladder that it took, in order; none when it was served at once as asked."""
 
 
 FORWARD_WHY = ("queued_s", "predicted_ttft_s", "cached_tokens", "score", "attempt")
@@ -124,6 +128,17 @@ class Reject(msgspec.Struct, frozen=True, gc=False, tag="reject"):
 REJECT_WHY = ("queued_s", "predicted_ttft_s", "deadline_s", "queue_length")
 
 
+class Divert(msgspec.Struct, frozen=True, gc=False, tag="divert"):
+    """The process takes the request itself, as the rung says; the core is done with it."""
+
+    id: int
+    rung: str
+    rungs: tuple[str, ...] = ()
+    """Rungs of its ladder that it took, in order, this one last."""
+    why: tuple[float, ...] = ()
+    """Raw numbers, see `REJECT_WHY`."""
+
+
 class Cancel(msgspec.Struct, frozen=True, gc=False, tag="cancel"):
     """Stop the request on its node; nobody waits for the answer."""
 
@@ -131,4 +146,4 @@ class Cancel(msgspec.Struct, frozen=True, gc=False, tag="cancel"):
     node: str
 
 
-Action = Forward | Reject | Cancel
+Action = Forward | Reject | Divert | Cancel

@@ -17,6 +17,7 @@ from penstock.core.breaker import Result, result_of
 from penstock.core.classify import Classifier
 from penstock.core.fleet import Node, nodes_of
 from penstock.core.flight import Flight
+from penstock.core.ladder import WAIT, Ladders
 from penstock.core.lane import ANY, Lane, served
 from penstock.core.predict import Lengths
 from penstock.core.prefix import PrefixIndex
@@ -27,6 +28,7 @@ from penstock.events import (
     Cancel,
     Cancelled,
     ConfigReplaced,
+    Divert,
     Event,
     Failed,
     Finished,
@@ -43,6 +45,7 @@ from penstock.events import (
 from penstock.facts import BLOCK_TOKENS, Failure, Outcome, Profile, Snapshot
 from penstock.knobs import Knobs
 from penstock.policy import ORDER, find
+from penstock.policy.rung.step import Step
 from penstock.policy.views import Order
 
 PREFIX_BLOCKS = 65_536
@@ -69,6 +72,8 @@ class Core:
         self.deadline = inf
         self.prefixes = PrefixIndex()
         self._numbered = 0
+        self._turned: list[tuple[Flight, Outcome]] = []
+        """Those that the present pass found no longer able to wait, and that have rungs left."""
         self._handlers: dict[type, Callable[[Any, float, list[Action]], Node | None]] = {
             Arrived: self._arrived,
             FirstToken: self._first_token,
@@ -110,6 +115,11 @@ class Core:
         flight = self.flights.get(id)
         return None if flight is None else flight.task.name
 
+    def allows(self, id: int, rung: str) -> bool:
+        """Whether the ladder of a request that has not ended has the rung."""
+        flight = self.flights.get(id)
+        return flight is not None and rung in flight.ladder.names
+
     def place(self, id: int, now: float) -> tuple[int, float] | None:
         """Place in the queue from 1 and predicted seconds to the first token, of a request that waits."""
         flight = self.flights.get(id)
@@ -135,25 +145,99 @@ class Core:
             actions.append(Reject(request.id, Outcome.UNAVAILABLE, UNAVAILABLE_WAIT_S))
             return
         task = self.classify(request)
-        flight = Flight(request, task, lane, now, priority=task.priority)
+        ladder = self.ladders.of(request, task.name)
+        flight = Flight(request, task, lane, now, ladder, request.model, ladder.waits, priority=task.priority)
         self.flights[request.id] = flight
         if self.retries < RETRIES_KEPT:
             self.retries += self.knobs.retry_share
         self._set_deadline(flight)
+        for name, rung in ladder.eager:
+            if rung.step(flight, self.ladders.around) is not None:
+                self._divert(flight, name, now, actions)
+                return
+        refusal = self._place(flight, now, actions)
+        if refusal is not None:
+            self._walk(flight, refusal, now, actions)
+
+    def _place(self, flight: Flight, now: float, actions: list[Action]) -> Outcome | None:
+        """Start it on its lane's nodes, or have it wait for them where it may; else the outcome to refuse it with."""
+        lane = flight.lane
         tokens = self._kv_tokens(flight)
         choice = self.router.choose(flight, lane.nodes, tokens, self.knobs, now)
         self.admission.estimate(flight, choice)
         flight.key = self.order.key(flight)
         refusal = self.admission.refusal(flight, choice, now)
         if refusal is not None:
-            self._reject(flight, refusal, now, actions)
-        elif choice is not None and not lane.queue.size and choice.node.has_room(self.knobs.depth_s, now, flight.own_s):
+            return refusal
+        if choice is not None and not lane.queue.size and choice.node.has_room(self.knobs.depth_s, now, flight.own_s):
             self._forward(flight, choice, now, actions)
-        else:
+        elif flight.waits:
             self._wait(flight, now)
+        else:
+            lane.bands.withdrawn(flight.request.prompt_tokens)
+            return Outcome.REFUSED_FULL
+        return None
+
+    # -- its ladder
+
+    def _walk(self, flight: Flight, outcome: Outcome, now: float, actions: list[Action]) -> None:
+        """Waiting does not serve it, or may not: try the rungs that are left, then refuse it with `outcome`."""
+        rungs = flight.ladder.rungs
+        while flight.rung < len(rungs):
+            name, rung = rungs[flight.rung]
+            flight.rung += 1
+            step = rung.step(flight, self.ladders.around)
+            if step is None:
+                continue
+            if step.divert:
+                self._divert(flight, name, now, actions)
+                return
+            if step.wait:
+                flight.waits = True
+                if self._place(flight, now, actions) is None:
+                    return
+            elif self._change(flight, name, step, now, actions):
+                return
+        self._reject(flight, outcome, now, actions)
+
+    def _change(self, flight: Flight, name: str, step: Step, now: float, actions: list[Action]) -> bool:
+        """Whether the nodes of another lane take it; if not it stays where it was."""
+        lane = self.lanes.get(step.lane) or self.lanes.get(ANY)
+        if lane is None or lane is flight.lane:
+            return False
+        before = flight.lane, flight.model, flight.taken, flight.due, flight.own_s, flight.key
+        flight.lane, flight.model, flight.taken = lane, step.model or flight.model, (*flight.taken, name)
+        self._set_deadline(flight)
+        if self._place(flight, now, actions) is None:
+            return True
+        flight.lane, flight.model, flight.taken, flight.due, flight.own_s, flight.key = before
+        return False
+
+    def _turn(self, flight: Flight, outcome: Outcome, now: float, actions: list[Action]) -> None:
+        """It has been waiting, and that is of no use any more. A pass is ended before what may change another lane's queue."""
+        if flight.rung < len(flight.ladder.rungs):
+            self._waited(flight, now)
+            self._turned.append((flight, outcome))
+        else:
+            self._reject(flight, outcome, now, actions)
+
+    def _waited(self, flight: Flight, now: float) -> None:
+        if now > flight.queued and flight.taken[-1:] != (WAIT,):
+            flight.taken = (*flight.taken, WAIT)
+
+    def _divert(self, flight: Flight, rung: str, now: float, actions: list[Action]) -> None:
+        del self.flights[flight.request.id]
+        actions.append(Divert(flight.request.id, rung, (*flight.taken, rung), self._why(flight, now)))
+
+    def _why(self, flight: Flight, now: float) -> tuple[float, float, float, float]:
+        left_s = flight.due - now if flight.due < inf else -1.0
+        return now - flight.arrived, flight.own_s, left_s, float(flight.lane.queue.size)
+
+    # -- its way
 
     def _set_deadline(self, flight: Flight) -> None:
         task, request = flight.task, flight.request
+        flight.due = inf
         if task.ttft_s < inf:
             flight.due = flight.arrived + task.ttft_s + task.ttft_s_per_token * request.prompt_tokens
         if task.total_s < inf:
@@ -167,8 +251,14 @@ class Core:
     def _wait(self, flight: Flight, now: float) -> None:
         if any(node.state == "up" for node in flight.lane.nodes):
             flight.expires = flight.due - flight.own_s if flight.due < inf else flight.arrived + self.knobs.queue_ttl_s
+            if flight.rung < flight.ladder.serving:
+                # Other nodes, of which no more is known than of these, are still to have time for it.
+                flight.expires -= flight.lane.nodes[0].base_s + self.knobs.margin * flight.own_s + self.knobs.depth_s
         else:
-            flight.expires = min(flight.due, now + UNAVAILABLE_WAIT_S)
+            # Where there is something else to try, half of its time is left for that.
+            share = 0.5 if flight.rung < len(flight.ladder.rungs) else 1.0
+            flight.expires = now + min(share * (flight.due - now), UNAVAILABLE_WAIT_S)
+        flight.queued = now
         flight.lane.queue.push(flight)
         self.waiting += 1
 
@@ -180,13 +270,12 @@ class Core:
         if request.blocks:
             self.prefixes.insert(node.index, request.blocks)
         why = (now - flight.arrived, choice.ready_s, float(request.prompt_tokens - choice.uncached), choice.score, float(flight.attempt))
-        actions.append(Forward(request.id, node.name, why))
+        model = "" if flight.model == request.model else flight.model
+        actions.append(Forward(request.id, node.name, why, model, flight.taken))
 
     def _reject(self, flight: Flight, outcome: Outcome, now: float, actions: list[Action]) -> None:
         del self.flights[flight.request.id]
-        left_s = flight.due - now if flight.due < inf else -1.0
-        why = (now - flight.arrived, flight.own_s, left_s, float(flight.lane.queue.size))
-        actions.append(Reject(flight.request.id, outcome, self.admission.retry_after_s(flight, now), why))
+        actions.append(Reject(flight.request.id, outcome, self.admission.retry_after_s(flight, now), self._why(flight, now)))
 
     def _first_token(self, event: FirstToken, now: float, actions: list[Action]) -> Node | None:
         flight = self.flights.get(event.id)
@@ -238,11 +327,16 @@ class Core:
         else:
             flight.tried |= node.bit
         flight.node, flight.first = None, -1.0
-        if event.started or flight.due < now or self.retries < 1 or all(flight.tried & other.bit for other in flight.lane.nodes):
+        if event.started:
             self._reject(flight, Outcome.FAILED, now, actions)
+        elif flight.due < now or self.retries < 1 or all(flight.tried & other.bit for other in flight.lane.nodes):
+            self._walk(flight, Outcome.FAILED, now, actions)
         else:
             self.retries -= 1
-            self._wait(flight, now)
+            if flight.waits:
+                self._wait(flight, now)
+            elif self._place(flight, now, actions) is not None:
+                self._walk(flight, Outcome.FAILED, now, actions)
         return node
 
     def _cancelled(self, event: Cancelled, now: float, actions: list[Action]) -> Node | None:
@@ -274,13 +368,18 @@ class Core:
                 self.waiting -= 1
                 lane.bands.withdrawn(expired.request.prompt_tokens)
                 up = any(node.state == "up" for node in lane.nodes)
-                self._reject(expired, Outcome.EXPIRED if up else Outcome.UNAVAILABLE, now, actions)
+                self._turn(expired, Outcome.EXPIRED if up else Outcome.UNAVAILABLE, now, actions)
             self._assign(lane, now, actions, hint)
             if queue.size:
                 wake = min(wake, queue.next_expiry(), self._opening(lane, now))
             else:
                 lane.drained_at = 0.0
         self.deadline = wake
+        if self._turned:
+            turned, self._turned = self._turned, []
+            for flight, outcome in turned:
+                self._walk(flight, outcome, now, actions)
+            self._dispatch(now, actions, hint)
 
     def _opening(self, lane: Lane, now: float) -> float:
         """When the next of the lane's nodes has room again; nodes late already are waited for by events, not by the clock."""
@@ -309,10 +408,11 @@ class Core:
             elif now + choice.ready_s > flight.due:
                 self._leave(flight)
                 lane.bands.withdrawn(flight.request.prompt_tokens)
-                self._reject(flight, Outcome.EXPIRED, now, actions)
+                self._turn(flight, Outcome.EXPIRED, now, actions)
             elif choice.node.has_room(knobs.depth_s, now, choice.uncached * choice.node.token_s):
                 self._leave(flight)
                 lane.drained(now)
+                self._waited(flight, now)
                 self._forward(flight, choice, now, actions)
             else:
                 skipped.append(flight)
@@ -375,6 +475,7 @@ class Core:
     def _configure(self, config: Config, now: float = 0.0, actions: list[Action] | None = None) -> None:
         self.config = config
         self.classify = Classifier(config.classes)
+        self.ladders = Ladders(config)
         self.order: Order = find(ORDER, config.policy.order, "policy.order")
         self.admission = Admission(config.policy, self.knobs, self.rng)
         self.router = Router(config.policy, self.prefixes, self.rng)
@@ -405,9 +506,10 @@ class Core:
         for lane in old.values():
             for flight in lane.queue.flights():
                 self._leave(flight)
-                heir = self.lanes.get(flight.request.model) or self.lanes.get(ANY)
+                heir = self.lanes.get(flight.model) or self.lanes.get(ANY)
                 if heir is None:
-                    self._reject(flight, Outcome.UNAVAILABLE, now, actions)
+                    self._waited(flight, now)
+                    self._walk(flight, Outcome.UNAVAILABLE, now, actions)
                 else:
                     flight.lane = heir
                     self._wait(flight, now)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from penstock.core.classify import TaskClass
+from penstock.core.ladder import USUAL, Ladder
 from penstock.facts import Request
 
 if TYPE_CHECKING:
@@ -22,6 +23,17 @@ class Flight(msgspec.Struct, eq=False):
     task: TaskClass
     lane: Lane
     arrived: float
+    ladder: Ladder = USUAL
+    model: str = ""
+    """The model that serves it: the one asked for, until a rung names another."""
+    waits: bool = True
+    """It may wait in the queue."""
+    rung: int = 0
+    """The next of its ladder's rungs to try."""
+    taken: tuple[str, ...] = ()
+    """Rungs taken, in order."""
+    queued: float = 0.0
+    """When it began to wait."""
     due: float = inf
     """When its first token is due."""
     expires: float = inf

@@ -35,7 +35,10 @@ NAMES_SHOWN = 8
 """Models that the error for an unknown one lists."""
 
 JSON = b"content-type: application/json\r\n"
-EXPOSED = b"x-request-id, x-penstock-request-id, x-penstock-node, x-penstock-queue-ms, retry-after, retry-after-ms, x-should-retry"
+EXPOSED = (
+    b"x-request-id, x-penstock-request-id, x-penstock-node, x-penstock-queue-ms, x-penstock-served-by, "
+    b"retry-after, retry-after-ms, x-should-retry"
+)
 _TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 _HEADER_NAMES = re.compile(r"[A-Za-z0-9-]{1,64}(, ?[A-Za-z0-9-]{1,64}){0,63}")
 

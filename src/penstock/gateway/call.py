@@ -25,7 +25,8 @@ from penstock.http1 import Exchange
 from penstock.wire import openai, sse
 
 if TYPE_CHECKING:
-    from penstock.events import Reject
+    from penstock.events import Forward, Reject
+    from penstock.gateway.cache import Keep, Kept
     from penstock.gateway.driver import Driver
     from penstock.gateway.node import Node
 
@@ -39,6 +40,8 @@ WHOLE, LARGE, SPOILT = range(3)
 
 STREAM = b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
 JSON = b"content-type: application/json\r\n"
+SERVED = b"x-penstock-served-by: %b\r\n"
+WAITING = SERVED % b"wait"
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,64}/[A-Za-z0-9!#$&^_.+-]{1,64}(; ?charset=[A-Za-z0-9_-]{1,32})?")
 
 
@@ -69,6 +72,12 @@ class Call(msgspec.Struct, eq=False):
     """When a stream's content was first seen."""
     counted: int = 0
     """Of its tokens, those that the driver has reported."""
+    served: bytes = b""
+    """Header line that names the rungs taken; empty when it was served at once as asked."""
+    kept: Kept | None = None
+    """An answer to the very same request, from before."""
+    keep: Keep | None = None
+    """Where its answer is kept for those who ask the same, if that may be."""
     flowing: bool = False
     """Bytes of an answer have gone to the caller: no other engine can take over."""
     _steady: bool = False
@@ -80,15 +89,42 @@ class Call(msgspec.Struct, eq=False):
 
     # --- what the driver asks for
 
-    def send(self, node: Node, now: float) -> None:
+    def send(self, node: Node, now: float, action: Forward) -> None:
         """Ask the engine, for the first time or again."""
         self.node = node
+        if action.rungs:
+            self.climb(action.rungs)
+            self._ask_for(action.model)
         self.queue_ms = int((now - self.arrived) * 1000)
         if self.failure is not None:
             self.relay, self._mode, self._size, self._parts = None, WHOLE, 0, []
         self.upstream = node.upstream.request(node.heads[self.route], self.ask.body, self)
         if self.exchange.paused:
             self._pause()
+
+    def climb(self, rungs: tuple[str, ...]) -> None:
+        """The caller will be told which rungs of its ladder were taken."""
+        self.served = SERVED % ", ".join(rungs).encode()
+
+    def _ask_for(self, model: str) -> None:
+        if model and model != self.ask.model:
+            self.ask = msgspec.structs.replace(self.ask, model=model, body=openai.with_model(self.ask.body, model))
+            # Another model's answer is not what those who ask the same again would get.
+            self.keep = None
+
+    def replay(self, answer: Kept) -> None:
+        """Give the caller an answer kept from before, to its last byte."""
+        exchange = self.exchange
+        if not exchange.started:
+            exchange.respond(200, answer.headers + self._headers(), answer.body)
+        elif self.ask.stream:
+            exchange.end(self._remark() + answer.body)
+        else:
+            exchange.end(answer.body)
+
+    def _remark(self) -> bytes:
+        """What a header line would have said, had the head not gone out before it was known."""
+        return b": " + self.served.removeprefix(b"x-penstock-").replace(b": ", b" ").rstrip() + b"\n\n" if self.served else b""
 
     def refuse(self, action: Reject) -> None:
         """The core's last word: there will be no (more) answer."""
@@ -108,7 +144,7 @@ class Call(msgspec.Struct, eq=False):
         exchange = self.exchange
         if not exchange.started:
             # Node and time in the queue are not known yet, unless it is the engine that takes long.
-            exchange.start(200, (STREAM if self.ask.stream else JSON) + (self._headers() if self.node else self.head))
+            exchange.start(200, (STREAM if self.ask.stream else JSON) + (self._headers() if self.node else self.head + WAITING))
         if not exchange.paused:
             exchange.send(line)
 
@@ -124,6 +160,8 @@ class Call(msgspec.Struct, eq=False):
         exchange.on_cancel = exchange.on_pause = exchange.on_resume = None
         self.upstream = None
         self._parts = []
+        if self.keep is not None:
+            self.keep.close()
 
     # --- what the engine sends
 
@@ -132,7 +170,7 @@ class Call(msgspec.Struct, eq=False):
         kind = headers.get("content-type", "")
         sse_wanted = self.ask.stream and status == 200
         if sse_wanted and kind.startswith("text/event-stream"):
-            self.relay = sse.Relay(self.ask.usage_asked)
+            self.relay = sse.Relay(self.ask.usage_asked) if self.keep is None else self.keep.relay(self)
             self._listen()
         elif not _is_answer(status) or (sse_wanted and self.exchange.started):
             self._mode = SPOILT
@@ -179,6 +217,8 @@ class Call(msgspec.Struct, eq=False):
         exchange = self.exchange
         if not exchange.started:
             exchange.start(200, STREAM + self._headers())
+        elif not self.flowing and (remark := self._remark()):
+            exchange.send(remark)
         self._commit()
         parts, self._parts = self._parts, []
         exchange.send(parts[0] if len(parts) == 1 else b"".join(parts))
@@ -194,6 +234,8 @@ class Call(msgspec.Struct, eq=False):
         self.exchange.end()
         # An error inside the stream is the engine's answer, but nothing to learn from.
         status, usage = 500 if relay.error else 200, relay.usage
+        if self.keep is not None:
+            self.keep.stream()
         if usage is None:
             self.driver.finished(self, Finished(self.id, status, output_tokens=relay.tokens))
         else:
@@ -241,6 +283,8 @@ class Call(msgspec.Struct, eq=False):
             exchange.end(sse.error_event(status, "engine_refused", f"The engine refused the request with status {status}."))
         else:
             exchange.abort()
+        if self.keep is not None and status == 200 and self._mode == WHOLE:
+            self.keep.whole(self, self._kind, body)
         usage = openai.usage(body) if status < 400 and body else None
         self.driver.finished(self, Finished(self.id, status) if usage is None else _finished(self.id, status, usage))
 
@@ -260,7 +304,7 @@ class Call(msgspec.Struct, eq=False):
                 self.upstream.body = b""
 
     def _headers(self) -> bytes:
-        return b"%b%b%d\r\n" % (self.head, b"x-penstock-queue-ms: " if self.node is None else self.node.lines, self.queue_ms)
+        return b"%b%b%b%d\r\n" % (self.head, self.served, b"x-penstock-queue-ms: " if self.node is None else self.node.lines, self.queue_ms)
 
     def _typed_headers(self) -> bytes:
         kind = self._kind

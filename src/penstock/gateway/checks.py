@@ -10,7 +10,7 @@ from itertools import pairwise
 from urllib.parse import urlsplit
 
 from penstock import policy
-from penstock.config import Class, Config, Listen, Range, When
+from penstock.config import Class, Config, Listen, Range, Rung, When
 from penstock.errors import ConfigError
 from penstock.facts import Route
 from penstock.gateway import auth
@@ -26,6 +26,7 @@ def check(config: Config, environ: Mapping[str, str]) -> None:
     _check_nodes(config, environ)
     _check_names(config)
     _check_classes(config.classes)
+    _check_ladders(config)
     _check_policy(config)
 
 
@@ -122,11 +123,20 @@ def _check_names(config: Config) -> None:
     for alias, model in config.aliases.items():
         if model in config.aliases:
             raise ConfigError(f"{model!r} is an alias itself", key=f"aliases.{alias}")
-    served = {model for node in config.nodes for model in node.models} | {model for pool in config.pools for model in pool.models}
-    if config.nodes and all(node.models for node in config.nodes):
+    served = _served(config)
+    if _all_known(config):
         for alias, model in config.aliases.items():
             if model not in served:
                 raise ConfigError(f"no node serves {model!r}; they serve {', '.join(sorted(served))}", key=f"aliases.{alias}")
+
+
+def _served(config: Config) -> set[str]:
+    return {model for node in config.nodes for model in node.models} | {model for pool in config.pools for model in pool.models}
+
+
+def _all_known(config: Config) -> bool:
+    """No node is asked for its models."""
+    return bool(config.nodes) and all(node.models for node in config.nodes)
 
 
 # --- classes ---------------------------------------------------------------------------------------------------------
@@ -160,6 +170,32 @@ def _check_range(bounds: Range, key: str) -> None:
     high = bounds.le if bounds.lt is None else bounds.lt
     if low is not None and high is not None and (low > high or (low == high and (bounds.gt is not None or bounds.lt is not None))):
         raise ConfigError("no number is in this range", key=key)
+
+
+# --- ladders ---------------------------------------------------------------------------------------------------------
+
+
+def _check_ladders(config: Config) -> None:
+    _check_ladder(config.ladder, "ladder", config)
+    for index, one in enumerate(config.classes):
+        _check_ladder(one.ladder, f"classes[{index}].ladder", config)
+    for model, other in config.smaller.items():
+        if model == other:
+            raise ConfigError("name another model than the one it stands for", key=f"smaller.{model}")
+        if other in config.aliases:
+            raise ConfigError(f"{other!r} is an alias; name {config.aliases[other]!r}", key=f"smaller.{model}")
+        if _all_known(config) and other not in _served(config):
+            raise ConfigError(f"no node serves {other!r}; they serve {', '.join(sorted(_served(config)))}", key=f"smaller.{model}")
+
+
+def _check_ladder(ladder: tuple[Rung, ...], key: str, config: Config) -> None:
+    for place, rung in enumerate(ladder):
+        if rung in ladder[:place]:
+            raise ConfigError(f"{rung} stands here twice", key=f"{key}[{place}]")
+        if place and ladder[place - 1] is Rung.REJECT:
+            raise ConfigError(f"{rung} is never reached: reject ends a ladder", key=f"{key}[{place}]")
+        if rung is Rung.SMALLER and not config.smaller:
+            raise ConfigError("no model has a smaller one; name them: `smaller: {MODEL: OTHER}`", key=f"{key}[{place}]")
 
 
 # --- policy ----------------------------------------------------------------------------------------------------------

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import inf
 
 from penstock.config import Limits
 from penstock.core import Core
-from penstock.events import Arrived, Cancelled, Event, Failed, Finished, FirstToken, Forward, Progress, Reject, Tick
+from penstock.events import Arrived, Cancelled, Divert, Event, Failed, Finished, FirstToken, Forward, Progress, Reject, Tick
 from penstock.facts import Failure, Request, Route
 from penstock.gateway.auth import Tenant
+from penstock.gateway.cache import Cache
 from penstock.gateway.call import Call
 from penstock.gateway.journal import Journal
 from penstock.gateway.node import Node
@@ -23,14 +24,15 @@ from penstock.wire import openai
 TICK_S = 0.001
 """The event loop's timers count milliseconds; armed this much late, one never fires before its deadline for nothing."""
 REPORT_S = 1.0
+TICKET = "ticket"
 
 
 class Driver:
     """Owns the core's clock and every call in flight."""
 
     __slots__ = (
-        "_armed", "_busy", "_events", "_loop", "_reported", "_reporter", "_timer", "calls", "core", "journal", "ledger", "limits",
-        "nodes",
+        "_armed", "_busy", "_events", "_loop", "_reported", "_reporter", "_timer", "cache", "calls", "core", "journal", "ledger", "limits",
+        "nodes", "takers",
     )  # fmt: skip
 
     def __init__(self, core: Core, nodes: Mapping[str, Node], limits: Limits, ledger: Ledger, journal: Journal | None = None) -> None:
@@ -38,6 +40,10 @@ class Driver:
         self.ledger, self.journal = ledger, journal
         self.calls: dict[int, Call] = {}
         """In order of arrival."""
+        self.cache: Cache | None = None
+        """Where answers are kept, if any ladder has that rung."""
+        self.takers: dict[str, Callable[[Call], None]] = {}
+        """Rung -> who takes what the core diverts there."""
         self._events: deque[Event] = deque()
         self._busy = False
         self._loop = asyncio.get_running_loop()
@@ -52,7 +58,30 @@ class Driver:
         """A call has been read and authorised; `id` is its own, `head` the header lines of any answer to it."""
         call = self.calls[id] = Call(self, exchange, route, ask, id, head, time.monotonic())
         exchange.on_cancel = call.left
-        self.handle(Arrived(Request(id, ask.model, route, tenant.name, ask.prompt_tokens, ask.max_tokens, ask.stream, ask.blocks)))
+        cached = self.cache is not None and self.cache.meet(call, tenant)
+        ticket = TICKET in self.takers
+        self.handle(
+            Arrived(
+                Request(
+                    id,
+                    ask.model,
+                    route,
+                    tenant.name,
+                    ask.prompt_tokens,
+                    ask.max_tokens,
+                    ask.stream,
+                    ask.blocks,
+                    cached=cached,
+                    ticket=ticket,
+                )
+            )
+        )
+
+    def divert(self, call: Call, action: Divert) -> None:
+        """The core is done with a call: who takes it gives its caller the answer."""
+        self._drop(call)
+        call.climb(action.rungs)
+        self.takers[action.rung](call)
 
     def cancelled(self, call: Call) -> None:
         """The caller left: its engine is told within this callback."""
@@ -106,10 +135,12 @@ class Driver:
                 # Its caller has left; the event that tells the core is waiting its turn, or was this one.
                 continue
             if type(action) is Forward:
-                call.send(self.nodes[action.node], now)
+                call.send(self.nodes[action.node], now, action)
             elif type(action) is Reject:
                 self._drop(call)
                 call.refuse(action)
+            elif type(action) is Divert:
+                self.divert(call, action)
 
     def _arm(self, deadline: float) -> None:
         if self._timer is not None:

@@ -9,10 +9,12 @@ from pathlib import Path
 
 from penstock.config import Config
 from penstock.core import Core
+from penstock.core.ladder import named
 from penstock.errors import ConfigError
 from penstock.facts import Host, Profile, Snapshot
 from penstock.gateway import auth
 from penstock.gateway.app import App
+from penstock.gateway.cache import Cache
 from penstock.gateway.driver import Driver
 from penstock.gateway.hold import Hold
 from penstock.gateway.journal import Journal
@@ -38,6 +40,9 @@ class Gateway:
         head = Head(config=config, knobs=config.knobs, seed=seed, profiles=profiles)
         self.journal = None if journal is None else Journal(journal, head)
         self.driver = Driver(self.core, self.nodes, config.limits, self.ledger, self.journal)
+        if "cache" in named(config):
+            self.driver.cache = cache = Cache(config.cache, self.core.allows)
+            self.driver.takers["cache"] = cache.take
         self.app = App(config, keys, self.core, self.driver)
         self.server = Server(self.app, config.limits, hosts=config.listen.hosts, stamp=self.app.stamp)
         self._hold: Hold | None = None

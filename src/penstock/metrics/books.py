@@ -17,12 +17,13 @@ class ClassBook:
 
     __slots__ = (
         "arrivals", "bounded", "cached_tokens", "duration_s", "met", "missed", "outcomes", "output_tokens", "prompt_tokens", "queue_s",
-        "task", "tpot_s", "ttft_s",
+        "rungs", "task", "tpot_s", "ttft_s",
     )  # fmt: skip
 
     def __init__(self, task: TaskClass) -> None:
         self.follow(task)
         self.arrivals = self.prompt_tokens = self.cached_tokens = self.output_tokens = self.met = self.missed = 0
+        self.rungs: dict[str, int] = {}
         self.outcomes = dict.fromkeys(Outcome, 0)
         self.queue_s, self.ttft_s, self.duration_s, self.tpot_s = Histogram(WAITS), Histogram(WAITS), Histogram(WHOLES), Histogram(STEPS)
 
@@ -62,3 +63,12 @@ class Live(msgspec.Struct, gc=False):
     due: float = -1.0
     """When the first token was predicted to come."""
     first: float = -1.0
+    climbed: int = 0
+    """Rungs of its ladder that are booked."""
+
+    def climb(self, rungs: tuple[str, ...]) -> None:
+        """Book those that it took since it was last heard of."""
+        booked = self.book.rungs
+        for rung in rungs[self.climbed :]:
+            booked[rung] = booked.get(rung, 0) + 1
+        self.climbed = len(rungs)

@@ -15,6 +15,7 @@ from penstock.events import (
     Arrived,
     Cancelled,
     ConfigReplaced,
+    Divert,
     Event,
     Failed,
     Finished,
@@ -82,6 +83,8 @@ class Ledger:
                 self._forward(action, now)
             elif type(action) is Reject:
                 self._reject(action)
+            elif type(action) is Divert:
+                self._divert(action)
 
     def turn_away(self, code: str) -> None:
         """Book a call that was answered with the error `code` (one of ours) and never reached the core."""
@@ -114,6 +117,8 @@ class Ledger:
             node.retries += 1
         else:
             live.book.queue_s.observe(now - live.arrived)
+        if action.rungs:
+            live.climb(action.rungs)
         live.forwards += 1
         live.node = node
         live.due = now + action.why[1] if len(action.why) > 1 else -1.0
@@ -167,6 +172,12 @@ class Ledger:
         if action.outcome not in self.retry_after_s:
             self.retry_after_s[action.outcome] = Histogram(RETRIES)
         self.retry_after_s[action.outcome].observe(action.retry_after_s)
+
+    def _divert(self, action: Divert) -> None:
+        live = self.live.pop(action.id, None)
+        if live is not None:
+            live.climb(action.rungs)
+            live.book.outcomes[Outcome.DIVERTED] += 1
 
     def _failed(self, event: Failed, now: float) -> None:
         live = self.live.get(event.id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from penstock.config import Node, Policy
+from penstock.config import Node, Policy, Rung
 from penstock.errors import TraceError
 from penstock.facts import Profile
 from penstock.knobs import Knobs
@@ -24,6 +24,8 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True):
     """It sees first tokens and counts tokens in answers; the baselines relay bytes."""
     deadlines: bool = False
     """The objective is its class's deadline."""
+    ladder: tuple[Rung, ...] = ()
+    """Of the objective's class."""
     knows_profile: bool = False
     """Its configuration names each node's profile."""
     knows_cache: bool = False
@@ -51,6 +53,15 @@ def _rule(*names: str, weights: tuple[float, ...] = (1.0,), pick: str = f"{BASEL
 PRESETS: dict[str, Preset] = {
     "penstock": Preset(
         about="this gateway with its defaults", policy=Policy(), knobs=Knobs(), streams=True, deadlines=True, knows_profile=True
+    ),
+    "penstock-tickets": Preset(
+        about="the same; what cannot be served in time is given a ticket",
+        policy=Policy(),
+        knobs=Knobs(),
+        streams=True,
+        deadlines=True,
+        ladder=(Rung.WAIT, Rung.TICKET),
+        knows_profile=True,
     ),
     "fifo-rr": Preset(about="first come, first served, nodes in turn (nginx's default)", policy=_rule("RoundRobin")),
     "least-requests": Preset(about="fewest requests in flight (nginx least_conn)", policy=_rule("LeastRequests")),

@@ -19,7 +19,21 @@ import msgspec
 from penstock.config import Class, Config, Node
 from penstock.core import Core
 from penstock.engine import sequence as engine
-from penstock.events import Action, Arrived, Cancel, Event, Failed, Finished, FirstToken, Forward, NodeLost, NodeSeen, Progress, Tick
+from penstock.events import (
+    Action,
+    Arrived,
+    Cancel,
+    Divert,
+    Event,
+    Failed,
+    Finished,
+    FirstToken,
+    Forward,
+    NodeLost,
+    NodeSeen,
+    Progress,
+    Tick,
+)
 from penstock.facts import Failure, Outcome, Profile, Request
 from penstock.sim.arrival import Arrival
 from penstock.sim.faults import Fault
@@ -162,6 +176,7 @@ class World:
             stream=arrival.stream and self.preset.streams,
             blocks=arrival.blocks,
             session=arrival.session,
+            ticket=True,
         )
         self._tell(Arrived(request), now)
 
@@ -193,6 +208,8 @@ class World:
             machine = self._by_name[action.node]
             machine.cancel(action.id, now)
             self._watch_engine(machine)
+        elif isinstance(action, Divert):
+            self._end(trip, Outcome.DIVERTED, now)
         else:
             self._end(trip, action.outcome, now)
 
@@ -261,6 +278,7 @@ def configuration(preset: Preset, nodes: Sequence[tuple[str, Profile]], models: 
                 ttft_ms=None if slo.ttft_s is None else slo.ttft_s * 1e3,
                 ttft_ms_per_1k=slo.ttft_per_1k_s * 1e3,
                 tpot_ms=None if slo.tpot_s is None else slo.tpot_s * 1e3,
+                ladder=preset.ladder,
             ),
         )
     return Config(
