@@ -18,10 +18,12 @@ class Arrived(msgspec.Struct, frozen=True, tag="arrived"):
     request: Request
 
 
-class FirstToken(msgspec.Struct, frozen=True, gc=False, tag="first_token"):
-    """The first byte of a streamed answer's content came back."""
+class FirstToken(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag="first_token"):
+    """The first byte of a streamed answer's content came back; of a request on two nodes, of any answer."""
 
     id: int
+    node: str = ""
+    """The node it came from; empty where there is only one."""
 
 
 class Progress(msgspec.Struct, frozen=True, gc=False, tag="progress"):
@@ -139,6 +141,13 @@ class Divert(msgspec.Struct, frozen=True, gc=False, tag="divert"):
     """Raw numbers, see `REJECT_WHY`."""
 
 
+class Recall(msgspec.Struct, frozen=True, gc=False, tag="recall"):
+    """Stop the request on its node; it waits again. An answer that has begun goes on: say so with FirstToken and the node."""
+
+    id: int
+    node: str
+
+
 class Cancel(msgspec.Struct, frozen=True, gc=False, tag="cancel"):
     """Stop the request on its node; nobody waits for the answer."""
 
@@ -146,4 +155,4 @@ class Cancel(msgspec.Struct, frozen=True, gc=False, tag="cancel"):
     node: str
 
 
-Action = Forward | Reject | Divert | Cancel
+Action = Forward | Reject | Divert | Recall | Cancel

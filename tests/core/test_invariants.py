@@ -8,13 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.playbook import build, call
 
-from penstock.config import Class, Node, When
+from penstock.config import Class, Node, Rung, When
 from penstock.core import Core
 from penstock.events import (
     Action,
     Arrived,
     Cancel,
     Cancelled,
+    Divert,
     Event,
     Failed,
     Finished,
@@ -25,10 +26,11 @@ from penstock.events import (
     NodeLost,
     NodeSeen,
     Progress,
+    Recall,
     Reject,
     Tick,
 )
-from penstock.facts import Failure, Signals
+from penstock.facts import Failure, Request, Signals
 from penstock.knobs import Knobs
 
 NODES = ("a", "b", "c")
@@ -36,6 +38,12 @@ RULES = (
     Class(name="high", priority=5, ttft_ms=800, tpot_ms=50, when=When(tenant="x")),
     Class(name="whole", total_ms=2_000, when=When(tenant="y")),
     Class(name="rest", priority=1),
+)
+
+LADDERS = (
+    Class(name="high", priority=5, ttft_ms=800, tpot_ms=50, when=When(tenant="x"), ladder=(Rung.CACHE, Rung.WAIT, Rung.SMALLER)),
+    Class(name="whole", total_ms=2_000, when=When(tenant="y"), ladder=(Rung.SMALLER, Rung.WAIT, Rung.TICKET)),
+    Class(name="rest", priority=1, ladder=(Rung.SMALLER, Rung.TICKET)),
 )
 
 steps = st.lists(
@@ -56,6 +64,8 @@ class Driver:
         self.waiting: set[int] = set()
         self.running: dict[int, str] = {}
         self.ended: set[int] = set()
+        self.visible: set[int] = set()
+        self.recalls: dict[int, int] = {}
         self.next_id = 0
 
     def send(self, event: Event) -> None:
@@ -72,6 +82,16 @@ class Driver:
                 assert 0.5 <= action.retry_after_s <= 120
                 self.waiting.remove(action.id)
                 self.end(action.id)
+            elif isinstance(action, Divert):
+                assert action.rung == action.rungs[-1]
+                self.waiting.remove(action.id)
+                self.end(action.id)
+            elif isinstance(action, Recall):
+                assert self.running.pop(action.id) == action.node
+                assert action.id not in self.visible, "a visible stream is never cut"
+                self.recalls[action.id] = self.recalls.get(action.id, 0) + 1
+                assert self.recalls[action.id] <= self.core.knobs.recalls
+                self.waiting.add(action.id)
             else:
                 assert isinstance(action, Cancel)
 
@@ -93,6 +113,29 @@ def books(driver: Driver) -> None:
         assert core.deadline < inf, "someone waits and no Tick is asked for"
 
 
+def arrival(id: int, number: int) -> Request:
+    blocks = tuple(number % 4 * 100 + depth for depth in range(number % 7))
+    ladder = None if number % 11 else ("wait", "ticket")[: number % 3]
+    return call(
+        id,
+        tokens=1 + number,
+        tenant="xyz"[number % 3],
+        stream=number % 2 == 0,
+        blocks=blocks,
+        max_tokens=number % 50,
+        cached=number % 5 == 0,
+        ticket=number % 4 < 2,
+        ladder=ladder,
+    )
+
+
+def laddered() -> Core:
+    """Two nodes for the model that is asked for, two for the smaller one, one of them the same."""
+    models = {"a": ("m",), "b": ("m", "s"), "c": ("s",)}
+    nodes = (Node(name=name, url="http://127.0.0.1:9", max_running=2, kv_tokens=20_000, models=of) for name, of in models.items())
+    return build(*nodes, rules=LADDERS, smaller={"m": "s"})
+
+
 def event_of(driver: Driver, step: str, number: int) -> Event | None:
     running = sorted(driver.running)
     some = running[number % len(running)] if running else None
@@ -100,10 +143,7 @@ def event_of(driver: Driver, step: str, number: int) -> Event | None:
     if step == "arrive":
         driver.next_id += 1
         driver.waiting.add(driver.next_id)
-        blocks = tuple(number % 4 * 100 + depth for depth in range(number % 7))
-        return Arrived(
-            call(driver.next_id, tokens=1 + number, tenant="xyz"[number % 3], stream=number % 2 == 0, blocks=blocks, max_tokens=number % 50)
-        )
+        return Arrived(arrival(driver.next_id, number))
     if step == "cancel":
         alive = sorted(driver.waiting | set(driver.running))
         if not alive:
@@ -117,12 +157,15 @@ def event_of(driver: Driver, step: str, number: int) -> Event | None:
         if some is None:
             return None
         if step == "first":
+            if driver.core.flights[some].request.stream:
+                driver.visible.add(some)
             return FirstToken(some)
         driver.running.pop(some)
         if step == "finish":
             driver.end(some)
             return Finished(some, 200 if number % 3 else 400, number, number % 600, number % 100)
         driver.waiting.add(some)
+        driver.visible.discard(some)
         return Failed(some, list(Failure)[number % 6], started=number % 4 == 0)
     table: dict[str, Event] = {
         "seen": NodeSeen(node, Signals(waiting=number % 8, kv_usage=0.5, models=("m",) if number % 5 == 0 else None)),
@@ -145,6 +188,20 @@ def test_every_request_ends_once_and_the_books_balance(steps: list[tuple[str, in
         event = event_of(driver, step, number)
         if event is not None:
             driver.send(event)
+    finish_all(driver)
+    assert driver.ended == set(range(1, driver.next_id + 1))
+
+
+@settings(max_examples=300)
+@given(steps)
+def test_on_every_rung_requests_end_once_and_the_books_balance(steps: list[tuple[str, int, float]]) -> None:
+    driver = Driver(laddered())
+    for step, number, wait in steps:
+        driver.now += wait / 4
+        event = event_of(driver, step, number)
+        if event is not None:
+            driver.send(event)
+            assert driver.core.handle(Tick(), driver.now) == [], "a second pass at the same moment does nothing"
     finish_all(driver)
     assert driver.ended == set(range(1, driver.next_id + 1))
 

@@ -21,6 +21,7 @@ from penstock.core.ladder import WAIT, Ladders
 from penstock.core.lane import ANY, Lane, served
 from penstock.core.predict import Lengths
 from penstock.core.prefix import PrefixIndex
+from penstock.core.recall import plan, relief_s
 from penstock.core.route import Choice, Router
 from penstock.events import (
     Action,
@@ -39,6 +40,7 @@ from penstock.events import (
     NodeLost,
     NodeSeen,
     Progress,
+    Recall,
     Reject,
     Tick,
 )
@@ -54,6 +56,10 @@ UNAVAILABLE_WAIT_S = 5.0
 """How long a request waits for a node while none is up: an engine that restarts at once is never noticed."""
 BUSY_PAUSE_S = 0.25
 """A node that answered "busy" is given nothing for this long."""
+LOWEST = 1
+"""No request of this priority has anyone to be made way for by."""
+SPARE_S = 0.2
+"""What is kept in hand, beside the time that a node needs for a request, before something else is tried for it at the last moment."""
 RETRIES_KEPT = 10.0
 """Unused retries are kept up to this many."""
 
@@ -74,6 +80,8 @@ class Core:
         self._numbered = 0
         self._turned: list[tuple[Flight, Outcome]] = []
         """Those that the present pass found no longer able to wait, and that have rungs left."""
+        self._stirred = False
+        """Requests were called back, perhaps into queues that the present pass is through with."""
         self._handlers: dict[type, Callable[[Any, float, list[Action]], Node | None]] = {
             Arrived: self._arrived,
             FirstToken: self._first_token,
@@ -168,7 +176,7 @@ class Core:
         flight.key = self.order.key(flight)
         refusal = self.admission.refusal(flight, choice, now)
         if refusal is not None:
-            return refusal
+            return self._make_way(flight, refusal, now, actions) if self.knobs.preempt and flight.priority > LOWEST else refusal
         if choice is not None and not lane.queue.size and choice.node.has_room(self.knobs.depth_s, now, flight.own_s):
             self._forward(flight, choice, now, actions)
         elif flight.waits:
@@ -177,6 +185,87 @@ class Core:
             lane.bands.withdrawn(flight.request.prompt_tokens)
             return Outcome.REFUSED_FULL
         return None
+
+    # -- calling back
+
+    def _begun(self, flight: Flight, name: str, now: float) -> None:
+        """It was called back too late: its answer goes on where it has begun."""
+        node = self._node(name)
+        if node is None:
+            return
+        if flight.node is not None:
+            flight.node.take_back(flight, now)
+        self._leave(flight)
+        flight.node = node
+        node.give(flight, self._kv_tokens(flight), now)
+
+    def _make_way(self, flight: Flight, refusal: Outcome, now: float, actions: list[Action]) -> Outcome | None:
+        """What lower classes have begun, unseen, need not be in its way: start it in place of some of that, or count on it."""
+        lane = flight.lane
+        if refusal is not Outcome.REFUSED_DEADLINE:
+            return refusal
+        ahead, ahead_s = lane.queue.ahead(flight.priority, flight.key)
+        if not ahead:
+            return None if self._preempt(flight, now, actions) else refusal
+        rate, start = self.admission.supply(lane, now)
+        if not flight.waits or not rate:
+            return refusal
+        relief = relief_s(flight, lane.nodes, self.flights, self.knobs, now)
+        wait = self.admission.wait_s(lane, ahead, ahead_s, now) - relief / rate
+        slack = lane.queue.slack_after(flight.priority, flight.key, ahead_s + flight.own_s, rate, start)
+        if now + max(wait, ahead_s / rate) + self._least_s(flight) > flight.due or slack + relief < 0:
+            return refusal
+        self._wait(flight, now)
+        return None
+
+    def _least_s(self, flight: Flight) -> float:
+        """Its time to first token on a node that has nothing else to do, with some margin."""
+        return flight.lane.nodes[0].base_s + flight.own_s * (1.0 + self.knobs.margin)
+
+    def _preempt(self, flight: Flight, now: float, actions: list[Action]) -> bool:
+        """Call back what is in its way on one node and start it there; whether that could be done."""
+        tokens = self._kv_tokens(flight)
+        found = plan(flight, flight.lane.nodes, self.flights, tokens, self.knobs, now)
+        if found is None:
+            return False
+        for victim in found.victims:
+            self._recall(victim, now, actions)
+        choice = self.router.choose(flight, [found.node], tokens, self.knobs, now)
+        if choice is None:
+            return False
+        if flight.waiting:
+            self._leave(flight)
+            flight.lane.drained(now)
+            self._waited(flight, now)
+        self._forward(flight, choice, now, actions)
+        return True
+
+    def _recall(self, flight: Flight, now: float, actions: list[Action]) -> None:
+        node = flight.node
+        assert node is not None
+        node.take_back(flight, now)
+        flight.node, flight.recalls = None, flight.recalls + 1
+        actions.append(Recall(flight.request.id, node.name))
+        self._wait(flight, now)
+        self._stirred = True
+
+    def _rescue(self, lane: Lane, now: float, actions: list[Action]) -> None:
+        """Who goes first and could not start in time otherwise is made way for."""
+        lane.alarm = inf
+        queue = lane.queue
+        while (flight := queue.pop()) is not None:
+            queue.put_back(flight)
+            if flight.due == inf or flight.priority <= LOWEST:
+                return
+            latest = flight.due - self._least_s(flight) - min(self.knobs.depth_s, SPARE_S)
+            if now < latest:
+                lane.alarm = latest
+                return
+            choice = self.router.choose(flight, lane.nodes, self._kv_tokens(flight), self.knobs, now)
+            if choice is not None and now + choice.ready_s <= flight.due and choice.node.has_room(self.knobs.depth_s, now, flight.own_s):
+                return
+            if not self._preempt(flight, now, actions):
+                return
 
     # -- its ladder
 
@@ -253,7 +342,7 @@ class Core:
             flight.expires = flight.due - flight.own_s if flight.due < inf else flight.arrived + self.knobs.queue_ttl_s
             if flight.rung < flight.ladder.serving:
                 # Other nodes, of which no more is known than of these, are still to have time for it.
-                flight.expires -= flight.lane.nodes[0].base_s + self.knobs.margin * flight.own_s + self.knobs.depth_s
+                flight.expires -= flight.lane.nodes[0].base_s + self.knobs.margin * flight.own_s + min(self.knobs.depth_s, SPARE_S)
         else:
             # Where there is something else to try, half of its time is left for that.
             share = 0.5 if flight.rung < len(flight.ladder.rungs) else 1.0
@@ -279,7 +368,11 @@ class Core:
 
     def _first_token(self, event: FirstToken, now: float, actions: list[Action]) -> Node | None:
         flight = self.flights.get(event.id)
-        if flight is None or flight.node is None or flight.first >= 0 or not flight.request.stream:
+        if flight is None or flight.first >= 0:
+            return None
+        if event.node and (flight.node is None or flight.node.name != event.node):
+            self._begun(flight, event.node, now)
+        if flight.node is None or not flight.request.stream:
             return None
         flight.node.first_token(flight, now)
         flight.first = now
@@ -369,14 +462,16 @@ class Core:
                 lane.bands.withdrawn(expired.request.prompt_tokens)
                 up = any(node.state == "up" for node in lane.nodes)
                 self._turn(expired, Outcome.EXPIRED if up else Outcome.UNAVAILABLE, now, actions)
+            if self.knobs.preempt:
+                self._rescue(lane, now, actions)
             self._assign(lane, now, actions, hint)
             if queue.size:
-                wake = min(wake, queue.next_expiry(), self._opening(lane, now))
+                wake = min(wake, queue.next_expiry(), self._opening(lane, now), lane.alarm)
             else:
                 lane.drained_at = 0.0
         self.deadline = wake
-        if self._turned:
-            turned, self._turned = self._turned, []
+        if self._turned or self._stirred:
+            turned, self._turned, self._stirred = self._turned, [], False
             for flight, outcome in turned:
                 self._walk(flight, outcome, now, actions)
             self._dispatch(now, actions, hint)
@@ -409,7 +504,10 @@ class Core:
                 self._leave(flight)
                 lane.bands.withdrawn(flight.request.prompt_tokens)
                 self._turn(flight, Outcome.EXPIRED, now, actions)
-            elif choice.node.has_room(knobs.depth_s, now, choice.uncached * choice.node.token_s):
+            elif choice.node.has_room(knobs.depth_s, now, choice.uncached * choice.node.token_s) and (
+                # Who was called back goes again when nothing is ahead of it, not to be in somebody's way at once.
+                not flight.recalls or choice.node.free_at <= now
+            ):
                 self._leave(flight)
                 lane.drained(now)
                 self._waited(flight, now)

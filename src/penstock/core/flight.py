@@ -50,5 +50,9 @@ class Flight(msgspec.Struct, eq=False):
     """When its prefill was predicted to be done, for answers whose first token cannot be seen."""
     first: float = -1.0
     attempt: int = 0
+    recalls: int = 0
+    """Times it was called back from a node."""
+    twin: Flight | None = None
+    """The same request on a second node, until one of the two shows a first byte."""
     tried: int = 0
     """Bits of the nodes that failed it."""

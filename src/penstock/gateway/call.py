@@ -74,6 +74,8 @@ class Call(msgspec.Struct, eq=False):
     """Of its tokens, those that the driver has reported."""
     served: bytes = b""
     """Header line that names the rungs taken; empty when it was served at once as asked."""
+    tries: int = 0
+    """Times it was sent to an engine."""
     kept: Kept | None = None
     """An answer to the very same request, from before."""
     keep: Keep | None = None
@@ -96,11 +98,23 @@ class Call(msgspec.Struct, eq=False):
             self.climb(action.rungs)
             self._ask_for(action.model)
         self.queue_ms = int((now - self.arrived) * 1000)
-        if self.failure is not None:
-            self.relay, self._mode, self._size, self._parts = None, WHOLE, 0, []
+        if self.tries:
+            self._restart()
+        self.tries += 1
         self.upstream = node.upstream.request(node.heads[self.route], self.ask.body, self)
         if self.exchange.paused:
             self._pause()
+
+    def _restart(self) -> None:
+        self.relay, self.status, self._mode, self._size, self._parts = None, 0, WHOLE, 0, []
+
+    def recall(self) -> bool:
+        """Stop the engine and forget what came; whether it was not too late for that."""
+        if self.flowing:
+            return False
+        self.stop()
+        self._restart()
+        return True
 
     def climb(self, rungs: tuple[str, ...]) -> None:
         """The caller will be told which rungs of its ladder were taken."""

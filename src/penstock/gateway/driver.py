@@ -10,7 +10,7 @@ from math import inf
 
 from penstock.config import Limits
 from penstock.core import Core
-from penstock.events import Arrived, Cancelled, Divert, Event, Failed, Finished, FirstToken, Forward, Progress, Reject, Tick
+from penstock.events import Arrived, Cancelled, Divert, Event, Failed, Finished, FirstToken, Forward, Progress, Recall, Reject, Tick
 from penstock.facts import Failure, Request, Route
 from penstock.gateway.auth import Tenant
 from penstock.gateway.cache import Cache
@@ -135,10 +135,14 @@ class Driver:
                 # Its caller has left; the event that tells the core is waiting its turn, or was this one.
                 continue
             if type(action) is Forward:
-                call.send(self.nodes[action.node], now, action)
+                if not call.flowing:
+                    call.send(self.nodes[action.node], now, action)
             elif type(action) is Reject:
                 self._drop(call)
                 call.refuse(action)
+            elif type(action) is Recall:
+                if not call.recall():
+                    self.handle(FirstToken(call.id, action.node))
             elif type(action) is Divert:
                 self.divert(call, action)
 

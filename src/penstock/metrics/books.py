@@ -17,12 +17,12 @@ class ClassBook:
 
     __slots__ = (
         "arrivals", "bounded", "cached_tokens", "duration_s", "met", "missed", "outcomes", "output_tokens", "prompt_tokens", "queue_s",
-        "rungs", "task", "tpot_s", "ttft_s",
+        "recalls", "rungs", "task", "tpot_s", "ttft_s",
     )  # fmt: skip
 
     def __init__(self, task: TaskClass) -> None:
         self.follow(task)
-        self.arrivals = self.prompt_tokens = self.cached_tokens = self.output_tokens = self.met = self.missed = 0
+        self.arrivals = self.prompt_tokens = self.cached_tokens = self.output_tokens = self.met = self.missed = self.recalls = 0
         self.rungs: dict[str, int] = {}
         self.outcomes = dict.fromkeys(Outcome, 0)
         self.queue_s, self.ttft_s, self.duration_s, self.tpot_s = Histogram(WAITS), Histogram(WAITS), Histogram(WHOLES), Histogram(STEPS)
@@ -60,6 +60,8 @@ class Live(msgspec.Struct, gc=False):
     stream: bool
     node: NodeBook | None = None
     forwards: int = 0
+    failed: bool = False
+    """Its last node failed it."""
     due: float = -1.0
     """When the first token was predicted to come."""
     first: float = -1.0

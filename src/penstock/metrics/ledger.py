@@ -24,6 +24,7 @@ from penstock.events import (
     KnobsSet,
     NodeLost,
     Progress,
+    Recall,
     Reject,
 )
 from penstock.facts import Outcome, Request
@@ -85,6 +86,8 @@ class Ledger:
                 self._reject(action)
             elif type(action) is Divert:
                 self._divert(action)
+            elif type(action) is Recall:
+                self._recall(action)
 
     def turn_away(self, code: str) -> None:
         """Book a call that was answered with the error `code` (one of ours) and never reached the core."""
@@ -113,9 +116,10 @@ class Ledger:
         live = self.live.get(action.id)
         if live is None:
             return
-        if live.forwards:
+        if live.failed:
             node.retries += 1
-        else:
+            live.failed = False
+        if not live.forwards:
             live.book.queue_s.observe(now - live.arrived)
         if action.rungs:
             live.climb(action.rungs)
@@ -184,7 +188,13 @@ class Ledger:
         if live is None or live.node is None:
             return
         live.node.failures[event.failure] += 1
-        live.node, live.first, live.due = None, -1.0, -1.0
+        live.node, live.first, live.due, live.failed = None, -1.0, -1.0, True
+
+    def _recall(self, action: Recall) -> None:
+        live = self.live.get(action.id)
+        if live is not None:
+            live.book.recalls += 1
+            live.node, live.due = None, -1.0
 
     def _cancelled(self, event: Cancelled, now: float) -> None:
         live = self.live.pop(event.id, None)

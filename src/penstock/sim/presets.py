@@ -54,15 +54,6 @@ PRESETS: dict[str, Preset] = {
     "penstock": Preset(
         about="this gateway with its defaults", policy=Policy(), knobs=Knobs(), streams=True, deadlines=True, knows_profile=True
     ),
-    "penstock-tickets": Preset(
-        about="the same; what cannot be served in time is given a ticket",
-        policy=Policy(),
-        knobs=Knobs(),
-        streams=True,
-        deadlines=True,
-        ladder=(Rung.WAIT, Rung.TICKET),
-        knows_profile=True,
-    ),
     "fifo-rr": Preset(about="first come, first served, nodes in turn (nginx's default)", policy=_rule("RoundRobin")),
     "least-requests": Preset(about="fewest requests in flight (nginx least_conn)", policy=_rule("LeastRequests")),
     "two-choices": Preset(
@@ -79,6 +70,15 @@ PRESETS: dict[str, Preset] = {
         policy=_rule("LlmdQueue", "LlmdKvUsage", "LlmdPrefix", weights=(2.0, 2.0, 3.0)),
         knows_cache=True,
         scrape_s=0.05,
+    ),
+    "penstock-tickets": Preset(
+        about="the same; what cannot be served in time is given a ticket",
+        policy=Policy(),
+        knobs=Knobs(),
+        streams=True,
+        deadlines=True,
+        ladder=(Rung.WAIT, Rung.TICKET),
+        knows_profile=True,
     ),
 }
 

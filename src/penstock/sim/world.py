@@ -32,6 +32,7 @@ from penstock.events import (
     NodeLost,
     NodeSeen,
     Progress,
+    Recall,
     Tick,
 )
 from penstock.facts import Failure, Outcome, Profile, Request
@@ -208,6 +209,11 @@ class World:
             machine = self._by_name[action.node]
             machine.cancel(action.id, now)
             self._watch_engine(machine)
+        elif isinstance(action, Recall):
+            machine = self._by_name[action.node]
+            machine.cancel(action.id, now)
+            self._watch_engine(machine)
+            trip.first_at, trip.cached_tokens = -1.0, -1
         elif isinstance(action, Divert):
             self._end(trip, Outcome.DIVERTED, now)
         else:
