@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from tests.gateway.world import BODY, STREAM, WORDS, Asked, Caller, answer, event, never, run, stream_then, until, world
 
-from penstock.config import Class, Config, When
+from penstock.config import Class, Config, Range, When
 from penstock.gateway.replay import replay
 
 RULES = (
-    Class(name="high", priority=5, ttft_ms=1_500, when=When(stream=True, prompt_tokens={"le": 5_000})),  # type: ignore[arg-type]
+    Class(name="high", priority=5, ttft_ms=1_500, when=When(stream=True, prompt_tokens=Range(le=5_000))),
     Class(name="low", priority=1),
 )
-LONG = "x" * 400_000
+LONG = "x" * 200_000
 """Prompt bytes that take longer than `high` may wait, at the first guess of an engine's rate."""
 
 
@@ -63,7 +63,7 @@ def test_a_stream_that_has_begun_stays_where_it_is() -> None:
         async with world(engine, config=Config(classes=RULES), max_running=1) as w, Caller(w.port) as low, Caller(w.port) as high:
             low.send(long(STREAM))
             await low.head()
-            assert b"One" in await low.piece() + await low.piece()
+            assert b"One" in await low.piece()
             high.send(STREAM)
             got = await high.answer()
             assert got.status == 503
