@@ -43,6 +43,8 @@ class Finished(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag="f
     prompt_tokens: int = -1
     cached_tokens: int = -1
     output_tokens: int = -1
+    node: str = ""
+    """The node it came from; empty where there is only one."""
 
 
 class Failed(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag="failed"):
@@ -52,6 +54,8 @@ class Failed(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag="fai
     failure: Failure
     started: bool = False
     """Bytes of the answer had reached the caller: it cannot be tried elsewhere."""
+    node: str = ""
+    """The node that failed it; empty where there is only one."""
 
 
 class Cancelled(msgspec.Struct, frozen=True, gc=False, tag="cancelled"):
@@ -141,6 +145,15 @@ class Divert(msgspec.Struct, frozen=True, gc=False, tag="divert"):
     """Raw numbers, see `REJECT_WHY`."""
 
 
+class Hedge(msgspec.Struct, frozen=True, gc=False, tag="hedge"):
+    """Send the request to this node too. Who shows the first byte serves it: say so with FirstToken and the node."""
+
+    id: int
+    node: str
+    why: tuple[float, ...] = ()
+    """Raw numbers, see `FORWARD_WHY`."""
+
+
 class Recall(msgspec.Struct, frozen=True, gc=False, tag="recall"):
     """Stop the request on its node; it waits again. An answer that has begun goes on: say so with FirstToken and the node."""
 
@@ -149,10 +162,10 @@ class Recall(msgspec.Struct, frozen=True, gc=False, tag="recall"):
 
 
 class Cancel(msgspec.Struct, frozen=True, gc=False, tag="cancel"):
-    """Stop the request on its node; nobody waits for the answer."""
+    """Stop the request on the node; nobody waits for its answer from there."""
 
     id: int
     node: str
 
 
-Action = Forward | Reject | Divert | Recall | Cancel
+Action = Forward | Reject | Divert | Recall | Hedge | Cancel

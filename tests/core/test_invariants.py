@@ -21,6 +21,7 @@ from penstock.events import (
     Finished,
     FirstToken,
     Forward,
+    Hedge,
     KnobsSet,
     NodeDraining,
     NodeLost,
@@ -66,6 +67,8 @@ class Driver:
         self.ended: set[int] = set()
         self.visible: set[int] = set()
         self.recalls: dict[int, int] = {}
+        self.twins: dict[int, str] = {}
+        """Second nodes of requests that are on two."""
         self.next_id = 0
 
     def send(self, event: Event) -> None:
@@ -92,8 +95,20 @@ class Driver:
                 self.recalls[action.id] = self.recalls.get(action.id, 0) + 1
                 assert self.recalls[action.id] <= self.core.knobs.recalls
                 self.waiting.add(action.id)
+            elif isinstance(action, Hedge):
+                assert action.node != self.running[action.id] and action.id not in self.twins | dict.fromkeys(self.visible)
+                self.twins[action.id] = action.node
             else:
                 assert isinstance(action, Cancel)
+
+    def decide(self, id: int, second: bool) -> str:
+        """One of the two nodes of a request goes on; its name, which is told only where there are two."""
+        twin = self.twins.pop(id, None)
+        if twin is None:
+            return ""
+        if second:
+            self.running[id] = twin
+        return self.running[id]
 
     def end(self, id: int) -> None:
         assert id not in self.ended
@@ -105,7 +120,7 @@ def books(driver: Driver) -> None:
     assert set(core.flights) == driver.waiting | set(driver.running)
     assert core.waiting == len(driver.waiting) == sum(len(lane.queue) for lane in core.lanes.values())
     for node in core.nodes:
-        mine = [id for id, name in driver.running.items() if name == node.name]
+        mine = [id for nodes in (driver.running, driver.twins) for id, name in nodes.items() if name == node.name]
         assert node.running == len(mine) and set(node.memory.held) == set(mine)
         assert 0 <= node.prefilling <= node.running
         assert node.running <= node.max_running
@@ -151,19 +166,25 @@ def event_of(driver: Driver, step: str, number: int) -> Event | None:
         id = alive[number % len(alive)]
         driver.waiting.discard(id)
         driver.running.pop(id, None)
+        driver.twins.pop(id, None)
         driver.end(id)
         return Cancelled(id)
     if step in ("first", "finish", "fail"):
         if some is None:
             return None
+        if step == "fail" and some in driver.twins:
+            gone = driver.twins[some] if number % 2 else driver.running[some]
+            driver.decide(some, second=number % 2 == 0)
+            return Failed(some, list(Failure)[number % 6], node=gone)
+        node = driver.decide(some, second=number % 2 == 0)
         if step == "first":
             if driver.core.flights[some].request.stream:
                 driver.visible.add(some)
-            return FirstToken(some)
+            return FirstToken(some, node)
         driver.running.pop(some)
         if step == "finish":
             driver.end(some)
-            return Finished(some, 200 if number % 3 else 400, number, number % 600, number % 100)
+            return Finished(some, 200 if number % 3 else 400, number, number % 600, number % 100, node)
         driver.waiting.add(some)
         driver.visible.discard(some)
         return Failed(some, list(Failure)[number % 6], started=number % 4 == 0)
@@ -210,9 +231,10 @@ def finish_all(driver: Driver) -> None:
     for _ in range(10_000):
         if driver.running:
             id = min(driver.running)
+            name = driver.decide(id, second=False)
             driver.running.pop(id)
             driver.end(id)
-            driver.send(Finished(id))
+            driver.send(Finished(id, node=name))
         elif driver.waiting:
             driver.now = max(driver.now, driver.core.deadline)
             driver.send(Tick())

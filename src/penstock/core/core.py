@@ -11,12 +11,15 @@ from math import inf
 from random import Random
 from typing import Any
 
+from msgspec.structs import replace
+
 from penstock.config import Config
 from penstock.core.admission import Admission
 from penstock.core.breaker import Result, result_of
 from penstock.core.classify import Classifier
 from penstock.core.fleet import Node, nodes_of
 from penstock.core.flight import Flight
+from penstock.core.hedge import Hedges
 from penstock.core.ladder import WAIT, Ladders
 from penstock.core.lane import ANY, Lane, served
 from penstock.core.predict import Lengths
@@ -35,6 +38,7 @@ from penstock.events import (
     Finished,
     FirstToken,
     Forward,
+    Hedge,
     KnobsSet,
     NodeDraining,
     NodeLost,
@@ -75,6 +79,7 @@ class Core:
         self.lanes: dict[str, Lane] = {}
         self.waiting = 0
         self.retries = RETRIES_KEPT
+        self.hedges = Hedges()
         self.deadline = inf
         self.prefixes = PrefixIndex()
         self._numbered = 0
@@ -108,6 +113,11 @@ class Core:
             self._dispatch(now, actions, hint)
         else:
             self.deadline = inf
+        hedges = self.hedges.heap
+        if hedges:
+            if hedges[0][0] <= now:
+                self._hedge(now, actions)
+            self.deadline = min(self.deadline, self.hedges.next())
         return actions
 
     def serves(self, model: str) -> bool:
@@ -185,6 +195,53 @@ class Core:
             lane.bands.withdrawn(flight.request.prompt_tokens)
             return Outcome.REFUSED_FULL
         return None
+
+    # -- second tries
+
+    def _watch(self, flight: Flight, ready_s: float, now: float) -> None:
+        """Have it looked at when its first byte is overdue, but not before it would soon be too late for another node."""
+        overdue = now + ready_s * (1.0 + self.knobs.margin) + SPARE_S
+        if not flight.request.stream:
+            node = flight.node
+            assert node is not None
+            if not node.steps.itl_s:
+                # How long its whole answer takes cannot be told.
+                return
+            overdue += self.lengths.high((flight.lane.model, flight.task.name), flight.request.max_tokens) * node.steps.itl_s
+        self.hedges.watch(flight, max(overdue, flight.due - self._least_s(flight) - SPARE_S), self.flights)
+
+    def _hedge(self, now: float, actions: list[Action]) -> None:
+        """Try those that are overdue on a second node, where that is free, in time, and within what may be done of this."""
+        for flight in self.hedges.due(self.flights, now):
+            node, lane, tokens = flight.node, flight.lane, self._kv_tokens(flight)
+            if flight.twin is not None or lane.queue.size or tokens > self.hedges.spare_tokens:
+                continue
+            others = [other for other in lane.nodes if other is not node]
+            choice = self.router.choose(flight, others, tokens, self.knobs, now)
+            if choice is None or now + choice.ready_s > flight.due:
+                continue
+            if not choice.node.has_room(self.knobs.depth_s, now, choice.uncached * choice.node.token_s):
+                continue
+            self.hedges.spare_tokens -= choice.kv_tokens
+            twin = replace(flight, node=choice.node, uncached=choice.uncached, forwarded=now)
+            choice.node.give(twin, choice.kv_tokens, now)
+            flight.twin = twin
+            if flight.request.blocks:
+                self.prefixes.insert(choice.node.index, flight.request.blocks)
+            cached = float(flight.request.prompt_tokens - choice.uncached)
+            why = (now - flight.arrived, choice.ready_s, cached, choice.score, float(flight.attempt))
+            actions.append(Hedge(flight.request.id, choice.node.name, why))
+
+    def _decide(self, flight: Flight, twin: Flight, name: str, now: float, actions: list[Action]) -> Flight:
+        """The node `name` has shown the first byte: the other one stops."""
+        flight.twin = None
+        won = twin.node is not None and twin.node.name == name
+        winner, loser = (twin, flight) if won else (flight, twin)
+        assert loser.node is not None
+        loser.node.take_back(loser, now)
+        actions.append(Cancel(loser.request.id, loser.node.name))
+        self.flights[winner.request.id] = winner
+        return winner
 
     # -- calling back
 
@@ -358,6 +415,10 @@ class Core:
         node.give(flight, choice.kv_tokens, now)
         if request.blocks:
             self.prefixes.insert(node.index, request.blocks)
+        if self.knobs.hedge_share:
+            self.hedges.saved(self.knobs.hedge_share * choice.kv_tokens)
+            if flight.due < inf and len(flight.lane.nodes) > 1:
+                self._watch(flight, choice.ready_s, now)
         why = (now - flight.arrived, choice.ready_s, float(request.prompt_tokens - choice.uncached), choice.score, float(flight.attempt))
         model = "" if flight.model == request.model else flight.model
         actions.append(Forward(request.id, node.name, why, model, flight.taken))
@@ -370,6 +431,8 @@ class Core:
         flight = self.flights.get(event.id)
         if flight is None or flight.first >= 0:
             return None
+        if flight.twin is not None:
+            flight = self._decide(flight, flight.twin, event.node, now, actions)
         if event.node and (flight.node is None or flight.node.name != event.node):
             self._begun(flight, event.node, now)
         if flight.node is None or not flight.request.stream:
@@ -379,9 +442,12 @@ class Core:
         return flight.node
 
     def _finished(self, event: Finished, now: float, actions: list[Action]) -> Node | None:
-        flight = self.flights.pop(event.id, None)
+        flight = self.flights.get(event.id)
         if flight is None:
             return None
+        if flight.twin is not None:
+            flight = self._decide(flight, flight.twin, event.node, now, actions)
+        del self.flights[event.id]
         node = flight.node
         if node is None:
             self._leave(flight)
@@ -410,15 +476,16 @@ class Core:
         flight = self.flights.get(event.id)
         if flight is None or flight.node is None:
             return None
-        node = flight.node
-        node.take_back(flight, now)
-        node.breaker.note(result_of(event.failure), now, self.knobs)
-        node.watch()
-        if event.failure is Failure.BUSY:
-            node.limit = max(1.0, float(node.running))
-            node.free_at = max(node.free_at, now + BUSY_PAUSE_S)
-        else:
-            flight.tried |= node.bit
+        twin = flight.twin
+        if twin is not None:
+            # The other of the two goes on alone.
+            gone, left = (twin, flight) if twin.node is not None and twin.node.name == event.node else (flight, twin)
+            left.twin = None
+            self.flights[event.id] = left
+            node = self._fail_on(gone, event.failure, now)
+            left.tried |= gone.tried
+            return node
+        node = self._fail_on(flight, event.failure, now)
         flight.node, flight.first = None, -1.0
         if event.started:
             self._reject(flight, Outcome.FAILED, now, actions)
@@ -432,6 +499,20 @@ class Core:
                 self._walk(flight, Outcome.FAILED, now, actions)
         return node
 
+    def _fail_on(self, flight: Flight, failure: Failure, now: float) -> Node:
+        """Its node failed it."""
+        node = flight.node
+        assert node is not None
+        node.take_back(flight, now)
+        node.breaker.note(result_of(failure), now, self.knobs)
+        node.watch()
+        if failure is Failure.BUSY:
+            node.limit = max(1.0, float(node.running))
+            node.free_at = max(node.free_at, now + BUSY_PAUSE_S)
+        else:
+            flight.tried |= node.bit
+        return node
+
     def _cancelled(self, event: Cancelled, now: float, actions: list[Action]) -> Node | None:
         flight = self.flights.pop(event.id, None)
         if flight is None:
@@ -440,8 +521,10 @@ class Core:
         if node is None:
             self._leave(flight)
             return None
-        node.take_back(flight, now)
-        actions.append(Cancel(event.id, node.name))
+        for one in (flight, flight.twin):
+            if one is not None and one.node is not None:
+                one.node.take_back(one, now)
+                actions.append(Cancel(event.id, one.node.name))
         return node
 
     def _leave(self, flight: Flight) -> None:

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from penstock.events import Finished
+from penstock.events import Failed, Finished
 from penstock.facts import Failure, Route
+from penstock.gateway.answer import EARLY_BYTES, failure_of, is_answer
 from penstock.gateway.refusal import Refusal
+from penstock.gateway.second import Second
 from penstock.http1 import Call as UpstreamCall
 from penstock.http1 import Exchange
 from penstock.wire import openai, sse
@@ -29,9 +31,6 @@ if TYPE_CHECKING:
     from penstock.gateway.cache import Keep, Kept
     from penstock.gateway.driver import Driver
     from penstock.gateway.node import Node
-
-EARLY_BYTES = 65_536
-"""Kept back of a stream that shows no content, and read of an answer that is thrown away."""
 
 BODY_BYTES = 16_384
 """A larger request is not kept once its answer streams, which may take half an hour."""
@@ -76,6 +75,8 @@ class Call(msgspec.Struct, eq=False):
     """Header line that names the rungs taken; empty when it was served at once as asked."""
     tries: int = 0
     """Times it was sent to an engine."""
+    second: Second | None = None
+    """Its second try, while it is undecided which one serves it."""
     kept: Kept | None = None
     """An answer to the very same request, from before."""
     keep: Keep | None = None
@@ -164,6 +165,10 @@ class Call(msgspec.Struct, eq=False):
 
     def stop(self) -> None:
         """Nobody waits for the engine's answer any more."""
+        self._stop_own()
+        self._drop_second()
+
+    def _stop_own(self) -> None:
         if self.upstream is not None:
             self.upstream.cancel()
             self.upstream = None
@@ -172,10 +177,52 @@ class Call(msgspec.Struct, eq=False):
         """Let go: a call and its exchange refer to each other."""
         exchange = self.exchange
         exchange.on_cancel = exchange.on_pause = exchange.on_resume = None
-        self.upstream = None
+        self.upstream = self.second = None
         self._parts = []
         if self.keep is not None:
             self.keep.close()
+
+    # --- two tries
+
+    def hedge(self, node: Node) -> bool:
+        """Try a second engine beside the first; whether there is still need."""
+        if self.flowing or (self.status and self.relay is None and self._mode != SPOILT):
+            return False
+        self.second = Second(self, node)
+        return True
+
+    def take_over(self, second: Second) -> None:
+        """The second try is the first to show something: go on from there."""
+        self.second = None
+        self._stop_own()
+        self._restart()
+        self.node, self.upstream = second.node, second.upstream
+        if self.upstream is not None:
+            self.upstream.receiver = self
+            if self.exchange.paused:
+                self.upstream.pause()
+        self.driver.decided(self)
+        self.on_head(second.status, second.headers)
+        for data in second.parts:
+            self.on_body(data)
+
+    def second_failed(self, failure: Failure) -> None:
+        second, self.second = self.second, None
+        if second is None:
+            return
+        if self.upstream is None:
+            self._fail(failure)
+        else:
+            self.driver.handle(Failed(self.id, failure, False, second.node.config.name))
+
+    def _won(self) -> None:
+        self._drop_second()
+        self.driver.decided(self)
+
+    def _drop_second(self) -> None:
+        if self.second is not None:
+            self.second.stop()
+            self.second = None
 
     # --- what the engine sends
 
@@ -186,10 +233,12 @@ class Call(msgspec.Struct, eq=False):
         if sse_wanted and kind.startswith("text/event-stream"):
             self.relay = sse.Relay(self.ask.usage_asked) if self.keep is None else self.keep.relay(self)
             self._listen()
-        elif not _is_answer(status) or (sse_wanted and self.exchange.started):
+        elif not is_answer(status) or (sse_wanted and self.exchange.started):
             self._mode = SPOILT
         else:
             self._kind, self._length = kind, headers.get("content-length")
+            if self.second is not None:
+                self._won()
 
     def on_body(self, data: bytes) -> None:
         relay = self.relay
@@ -205,7 +254,7 @@ class Call(msgspec.Struct, eq=False):
         if self.relay is not None:
             self._end_stream(self.relay)
         elif self._mode == SPOILT:
-            self._fail(_failure(self.status))
+            self._fail(failure_of(self.status))
         else:
             self._end_whole()
 
@@ -266,14 +315,14 @@ class Call(msgspec.Struct, eq=False):
         elif self._mode == LARGE:
             self.exchange.send(data)
         elif self._size > EARLY_BYTES:
-            self.stop()
-            self._fail(_failure(self.status))
+            self._stop_own()
+            self._fail(failure_of(self.status))
 
     def _enlarge(self) -> None:
         """Too large to keep: relay it, with back-pressure. It can no longer be tried elsewhere."""
         exchange = self.exchange
         if exchange.started and self.status >= 400:
-            self.stop()
+            self._stop_own()
             self._end_whole()
             return
         self._mode = LARGE
@@ -305,12 +354,18 @@ class Call(msgspec.Struct, eq=False):
     # --- both
 
     def _fail(self, failure: Failure) -> None:
+        if self.second is not None and self.node is not None:
+            # The other try goes on alone.
+            self.driver.handle(Failed(self.id, failure, False, self.node.config.name))
+            return
         self.failure = failure
         self.driver.failed(self, failure)
 
     def _commit(self) -> None:
         """The answer goes to the caller from now on: nothing will be sent to another engine."""
         self.flowing = True
+        if self.second is not None:
+            self._won()
         if len(self.ask.body) > BODY_BYTES:
             self.ask = msgspec.structs.replace(self.ask, body=b"")
             self.exchange.body = b""
@@ -344,17 +399,6 @@ class Call(msgspec.Struct, eq=False):
 
     def left(self) -> None:
         self.driver.cancelled(self)
-
-
-def _is_answer(status: int) -> bool:
-    """Whether callers may see it. An engine's 401 and 403 are about our key, not the caller's; 429 and 503 mean "busy"."""
-    return 200 <= status < 300 or (400 <= status < 500 and status not in (401, 403, 407, 429))
-
-
-def _failure(status: int) -> Failure:
-    if status in (429, 503):
-        return Failure.BUSY
-    return Failure.STATUS if status >= 400 else Failure.PROTOCOL
 
 
 def _finished(id: int, status: int, usage: openai.Usage) -> Finished:

@@ -10,7 +10,7 @@ from math import inf
 
 from penstock.config import Limits
 from penstock.core import Core
-from penstock.events import Arrived, Cancelled, Divert, Event, Failed, Finished, FirstToken, Forward, Progress, Recall, Reject, Tick
+from penstock.events import Arrived, Cancelled, Divert, Event, Failed, Finished, FirstToken, Forward, Hedge, Progress, Recall, Reject, Tick
 from penstock.facts import Failure, Request, Route
 from penstock.gateway.auth import Tenant
 from penstock.gateway.cache import Cache
@@ -96,6 +96,11 @@ class Driver:
         call.counted = 1
         self.handle(FirstToken(call.id))
 
+    def decided(self, call: Call) -> None:
+        """Of two engines one has shown something."""
+        assert call.node is not None
+        self.handle(FirstToken(call.id, call.node.config.name))
+
     def finished(self, call: Call, event: Finished) -> None:
         self._drop(call)
         self.handle(event)
@@ -143,6 +148,9 @@ class Driver:
             elif type(action) is Recall:
                 if not call.recall():
                     self.handle(FirstToken(call.id, action.node))
+            elif type(action) is Hedge:
+                if not call.hedge(self.nodes[action.node]):
+                    self.decided(call)
             elif type(action) is Divert:
                 self.divert(call, action)
 

@@ -21,6 +21,7 @@ from penstock.events import (
     Finished,
     FirstToken,
     Forward,
+    Hedge,
     KnobsSet,
     NodeLost,
     Progress,
@@ -76,7 +77,7 @@ class Ledger:
         elif kind is Finished:
             self._finished(event, now)  # type: ignore[arg-type]
         elif kind is FirstToken:
-            self._first_token(event.id, now)  # type: ignore[union-attr]
+            self._first_token(event, now)  # type: ignore[arg-type]
         elif kind in self._others:
             self._others[kind](event, now)
         for action in actions:
@@ -88,6 +89,8 @@ class Ledger:
                 self._divert(action)
             elif type(action) is Recall:
                 self._recall(action)
+            elif type(action) is Hedge:
+                self._hedge(action)
 
     def turn_away(self, code: str) -> None:
         """Book a call that was answered with the error `code` (one of ours) and never reached the core."""
@@ -127,10 +130,14 @@ class Ledger:
         live.node = node
         live.due = now + action.why[1] if len(action.why) > 1 else -1.0
 
-    def _first_token(self, id: int, now: float) -> None:
-        live = self.live.get(id)
+    def _first_token(self, event: FirstToken, now: float) -> None:
+        live = self.live.get(event.id)
         if live is None or live.first >= 0:
             return
+        if event.node:
+            live.decide(self.nodes.get(event.node))
+            if not live.stream:
+                return
         live.first = now
         live.book.ttft_s.observe(now - live.arrived)
         if live.due >= 0:
@@ -145,6 +152,8 @@ class Ledger:
         live = self.live.pop(event.id, None)
         if live is None:
             return
+        if event.node:
+            live.decide(self.nodes.get(event.node))
         book = live.book
         book.outcomes[Outcome.COMPLETED] += 1
         if event.status >= 400:
@@ -187,8 +196,23 @@ class Ledger:
         live = self.live.get(event.id)
         if live is None or live.node is None:
             return
+        second = live.second
+        if second is not None:
+            # The other of the two goes on alone.
+            gone = self.nodes.get(event.node, live.node)
+            gone.failures[event.failure] += 1
+            live.decide(live.node if gone is second else second)
+            return
         live.node.failures[event.failure] += 1
         live.node, live.first, live.due, live.failed = None, -1.0, -1.0, True
+
+    def _hedge(self, action: Hedge) -> None:
+        node = self.nodes.get(action.node) or _row(self.nodes, action.node, NODES, NodeBook)
+        node.forwards += 1
+        live = self.live.get(action.id)
+        if live is not None:
+            live.book.hedges += 1
+            live.second = node
 
     def _recall(self, action: Recall) -> None:
         live = self.live.get(action.id)
