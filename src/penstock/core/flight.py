@@ -56,3 +56,8 @@ class Flight(msgspec.Struct, eq=False):
     """The same request on a second node, until one of the two shows a first byte."""
     tried: int = 0
     """Bits of the nodes that failed it."""
+
+    @property
+    def patient(self) -> bool:
+        """It has no deadline, and may wait as long as it takes."""
+        return self.task.patient or self.request.patient
