@@ -60,10 +60,9 @@ UNAVAILABLE_WAIT_S = 5.0
 """How long a request waits for a node while none is up: an engine that restarts at once is never noticed."""
 BUSY_PAUSE_S = 0.25
 """A node that answered "busy" is given nothing for this long."""
-LOWEST = 1
-"""No request of this priority has anyone to be made way for by."""
 SPARE_S = 0.2
 """What is kept in hand, beside the time that a node needs for a request, before something else is tried for it at the last moment."""
+HIGHEST = 5
 RETRIES_KEPT = 10.0
 """Unused retries are kept up to this many."""
 
@@ -80,7 +79,9 @@ class Core:
         self.waiting = 0
         self.retries = RETRIES_KEPT
         self.hedges = Hedges()
-        self.deadline = inf
+        self.lowest = HIGHEST
+        """Lowest priority that any request had: for it nobody is called back."""
+        self.deadline = self._wake = inf
         self.prefixes = PrefixIndex()
         self._numbered = 0
         self._turned: list[tuple[Flight, Outcome]] = []
@@ -109,15 +110,14 @@ class Core:
         """Take an event in; `now` is in seconds and never goes back. Unknown ids and nodes are ignored."""
         actions: list[Action] = []
         hint = self._handlers[type(event)](event, now, actions)
-        if self.waiting:
+        if not self.waiting:
+            self._wake = inf
+        elif type(event) is not Tick or now >= self._wake or self._alarmed(now, actions):
             self._dispatch(now, actions, hint)
-        else:
-            self.deadline = inf
         hedges = self.hedges.heap
-        if hedges:
-            if hedges[0][0] <= now:
-                self._hedge(now, actions)
-            self.deadline = min(self.deadline, self.hedges.next())
+        if hedges and hedges[0][0] <= now:
+            self._hedge(now, actions)
+        self.deadline = min(self._wake, self._alarm(), self.hedges.next()) if hedges or self.waiting else inf
         return actions
 
     def serves(self, model: str) -> bool:
@@ -167,6 +167,8 @@ class Core:
         priority = task.priority if task.priority < most else most
         flight = Flight(request, task, lane, now, ladder, request.model, ladder.waits, priority=priority)
         self.flights[request.id] = flight
+        if priority < self.lowest:
+            self.lowest = priority
         if self.retries < RETRIES_KEPT:
             self.retries += self.knobs.retry_share
         self._set_deadline(flight)
@@ -187,7 +189,7 @@ class Core:
         flight.key = self.order.key(flight)
         refusal = self.admission.refusal(flight, choice, now)
         if refusal is not None:
-            return self._make_way(flight, refusal, now, actions) if self.knobs.preempt and flight.priority > LOWEST else refusal
+            return self._make_way(flight, refusal, now, actions) if self.knobs.preempt and flight.priority > self.lowest else refusal
         if choice is not None and not lane.queue.size and choice.node.has_room(self.knobs.depth_s, now, flight.own_s):
             self._forward(flight, choice, now, actions)
         elif flight.waits:
@@ -307,13 +309,25 @@ class Core:
         self._wait(flight, now)
         self._stirred = True
 
+    def _alarm(self) -> float:
+        """When the first of those who wait must start, at the latest."""
+        return min((lane.alarm for lane in self.lanes.values() if lane.queue.size), default=inf) if self.waiting else inf
+
+    def _alarmed(self, now: float, actions: list[Action]) -> bool:
+        """Look only at those who must start now; whether that changed anything."""
+        before = len(actions)
+        for lane in self.lanes.values():
+            if lane.queue.size and lane.alarm <= now:
+                self._rescue(lane, now, actions)
+        return len(actions) > before
+
     def _rescue(self, lane: Lane, now: float, actions: list[Action]) -> None:
         """Who goes first and could not start in time otherwise is made way for."""
         lane.alarm = inf
         queue = lane.queue
         while (flight := queue.pop()) is not None:
             queue.put_back(flight)
-            if flight.due == inf or flight.priority <= LOWEST:
+            if flight.due == inf or flight.priority <= self.lowest:
                 return
             latest = flight.due - self._least_s(flight) - min(self.knobs.depth_s, SPARE_S)
             if now < latest:
@@ -554,10 +568,10 @@ class Core:
                 self._rescue(lane, now, actions)
             self._assign(lane, now, actions, hint)
             if queue.size:
-                wake = min(wake, queue.next_expiry(), self._opening(lane, now), lane.alarm)
+                wake = min(wake, queue.next_expiry(), self._opening(lane, now))
             else:
                 lane.drained_at = 0.0
-        self.deadline = wake
+        self._wake = wake
         if self._turned or self._stirred:
             turned, self._turned, self._stirred = self._turned, [], False
             for flight, outcome in turned:
