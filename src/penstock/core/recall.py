@@ -49,8 +49,9 @@ def relief_s(flight: Flight, nodes: Sequence[Node], flights: Mapping[int, Flight
     return sum(victim.own_s for node in nodes for victim in _candidates(flight, node, flights, knobs, now))
 
 
-def _cost(victims: list[Flight]) -> tuple[int, int]:
-    return max(victim.priority for victim in victims), len(victims)
+def _cost(victims: list[Flight]) -> tuple[int, int, int]:
+    """Who was called back before comes first, so that on the other nodes somebody is left who can be."""
+    return max(victim.priority for victim in victims), len(victims), -max(victim.recalls for victim in victims)
 
 
 def _candidates(flight: Flight, node: Node, flights: Mapping[int, Flight], knobs: Knobs, now: float) -> list[Flight]:
