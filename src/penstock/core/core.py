@@ -81,7 +81,7 @@ class Core:
         self.hedges = Hedges()
         self.lowest = HIGHEST
         """Lowest priority that any request had: for it nobody is called back."""
-        self.deadline = self._wake = inf
+        self.deadline = self._wake = self._alarm = inf
         self.prefixes = PrefixIndex()
         self._numbered = 0
         self._turned: list[tuple[Flight, Outcome]] = []
@@ -110,14 +110,18 @@ class Core:
         """Take an event in; `now` is in seconds and never goes back. Unknown ids and nodes are ignored."""
         actions: list[Action] = []
         hint = self._handlers[type(event)](event, now, actions)
-        if not self.waiting:
-            self._wake = inf
-        elif type(event) is not Tick or now >= self._wake or self._alarmed(now, actions):
-            self._dispatch(now, actions, hint)
+        deadline = inf
+        if self.waiting:
+            if type(event) is not Tick or now >= self._wake or self._alarmed(now, actions):
+                self._dispatch(now, actions, hint)
+            deadline = min(self._wake, self._alarm)
         hedges = self.hedges.heap
-        if hedges and hedges[0][0] <= now:
-            self._hedge(now, actions)
-        self.deadline = min(self._wake, self._alarm(), self.hedges.next()) if hedges or self.waiting else inf
+        if hedges:
+            if hedges[0][0] <= now:
+                self._hedge(now, actions)
+            if hedges and hedges[0][0] < deadline:
+                deadline = hedges[0][0]
+        self.deadline = deadline
         return actions
 
     def serves(self, model: str) -> bool:
@@ -201,22 +205,16 @@ class Core:
 
     # -- second tries
 
-    def _watch(self, flight: Flight, ready_s: float, now: float) -> None:
-        """Have it looked at when its first byte is overdue, but not before it would soon be too late for another node."""
-        overdue = now + ready_s * (1.0 + self.knobs.margin) + SPARE_S
-        if not flight.request.stream:
-            node = flight.node
-            assert node is not None
-            if not node.steps.itl_s:
-                # How long its whole answer takes cannot be told.
-                return
-            overdue += self.lengths.high((flight.lane.model, flight.task.name), flight.request.max_tokens) * node.steps.itl_s
-        self.hedges.watch(flight, max(overdue, flight.due - self._least_s(flight) - SPARE_S), self.flights)
+    def _whole_s(self, flight: Flight, node: Node) -> float:
+        """How long its answer takes after its first token; infinite while that cannot be told."""
+        tokens = self.lengths.high((flight.lane.model, flight.task.name), flight.request.max_tokens)
+        return tokens * node.steps.itl_s or inf
 
     def _hedge(self, now: float, actions: list[Action]) -> None:
         """Try those that are overdue on a second node, where that is free, in time, and within what may be done of this."""
         for flight in self.hedges.due(self.flights, now):
             node, lane, tokens = flight.node, flight.lane, self._kv_tokens(flight)
+            self.hedges.cap()
             if flight.twin is not None or lane.queue.size or tokens > self.hedges.spare_tokens:
                 continue
             others = [other for other in lane.nodes if other is not node]
@@ -309,17 +307,18 @@ class Core:
         self._wait(flight, now)
         self._stirred = True
 
-    def _alarm(self) -> float:
-        """When the first of those who wait must start, at the latest."""
-        return min((lane.alarm for lane in self.lanes.values() if lane.queue.size), default=inf) if self.waiting else inf
-
     def _alarmed(self, now: float, actions: list[Action]) -> bool:
         """Look only at those who must start now; whether that changed anything."""
         before = len(actions)
         for lane in self.lanes.values():
             if lane.queue.size and lane.alarm <= now:
                 self._rescue(lane, now, actions)
+        self._set_alarm()
         return len(actions) > before
+
+    def _set_alarm(self) -> None:
+        """When the first of those who wait must start, at the latest."""
+        self._alarm = min((lane.alarm for lane in self.lanes.values() if lane.queue.size), default=inf)
 
     def _rescue(self, lane: Lane, now: float, actions: list[Action]) -> None:
         """Who goes first and could not start in time otherwise is made way for."""
@@ -434,10 +433,16 @@ class Core:
         node.give(flight, choice.kv_tokens, now)
         if request.blocks:
             self.prefixes.insert(node.index, request.blocks)
-        if self.knobs.hedge_share:
-            self.hedges.saved(self.knobs.hedge_share * choice.kv_tokens)
+        knobs = self.knobs
+        if knobs.hedge_share:
+            hedges = self.hedges
+            hedges.spare_tokens += knobs.hedge_share * choice.kv_tokens
             if flight.due < inf and len(flight.lane.nodes) > 1:
-                self._watch(flight, choice.ready_s, now)
+                overdue = now + choice.ready_s * (1.0 + knobs.margin) + SPARE_S
+                if not request.stream:
+                    overdue += self._whole_s(flight, node)
+                last = flight.due - node.base_s - flight.own_s - SPARE_S
+                hedges.watch(flight, overdue if overdue > last else last, self.flights)
         why = (now - flight.arrived, choice.ready_s, float(request.prompt_tokens - choice.uncached), choice.score, float(flight.attempt))
         model = "" if flight.model == request.model else flight.model
         actions.append(Forward(request.id, node.name, why, model, flight.taken))
@@ -572,6 +577,7 @@ class Core:
             else:
                 lane.drained_at = 0.0
         self._wake = wake
+        self._set_alarm()
         if self._turned or self._stirred:
             turned, self._turned, self._stirred = self._turned, [], False
             for flight, outcome in turned:

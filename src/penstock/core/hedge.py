@@ -26,11 +26,14 @@ class Hedges:
         """When, which, and its attempt."""
         self.spare_tokens = 0.0
 
-    def saved(self, tokens: float) -> None:
-        self.spare_tokens = min(self.spare_tokens + tokens, KEPT_TOKENS)
+    def cap(self) -> None:
+        """What was saved up is good for a few requests, not for an hour's share at once."""
+        self.spare_tokens = min(self.spare_tokens, KEPT_TOKENS)
 
     def watch(self, flight: Flight, at: float, flights: Mapping[int, Flight]) -> None:
-        """Look at it again at `at`."""
+        """Look at it again at `at`; never where that is infinite."""
+        if at == inf:
+            return
         heappush(self.heap, (at, flight.request.id, flight.attempt))
         if len(self.heap) > 4 * len(flights) + SLACK:
             self.heap = [entry for entry in self.heap if entry[1] in flights]
