@@ -13,6 +13,7 @@ from tests.gateway.world import (
     BODY,
     MODEL,
     STREAM,
+    USAGE,
     Answer,
     Asked,
     Behave,
@@ -30,7 +31,7 @@ from tests.gateway.world import (
 )
 
 from penstock import config
-from penstock.config import Class, Config, Key, Rung, When
+from penstock.config import Class, Config, Key, KeyLimit, Rung, When
 from penstock.gateway.cache import Cache, Kept
 
 PLAIN = BODY | {"temperature": 0}
@@ -130,6 +131,23 @@ def test_tenants_do_not_share_answers() -> None:
             assert not hit(await ask(w.port, PLAIN, headers=one))
             assert not hit(await ask(w.port, PLAIN, headers=two))
             assert hit(await ask(w.port, PLAIN, headers=one))
+
+    run(test)
+
+
+def test_a_kept_answer_costs_its_tenant_no_tokens_and_may_be_repeated() -> None:
+    async def test() -> None:
+        keys = (Key(name="one", sha256=sha256(b"sk-one").hexdigest(), limits=(KeyLimit(tokens=1_000), KeyLimit(requests=100))),)
+        async with caching(keys=keys) as w:
+            head = {"authorization": "Bearer sk-one"}
+            await ask(w.port, PLAIN, headers=head)
+            await until(lambda: not w.gateway.driver.calls)
+            again = [await ask(w.port, PLAIN, headers=head | {"idempotency-key": "k"}) for _ in range(2)]
+            assert [hit(got) for got in again] == [True, True]
+            assert again[1].headers["idempotent-replayed"] == "true" and again[0].body == again[1].body
+            used = w.gateway.app.spending.limited["one"].account
+            assert (used.requests, used.running) == (2, 0)
+            assert used.prompt_tokens + used.output_tokens == USAGE["total_tokens"]
 
     run(test)
 

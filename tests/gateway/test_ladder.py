@@ -109,7 +109,7 @@ def test_what_the_core_diverts_is_given_to_who_takes_it() -> None:
     async def test() -> None:
         async with two_models(never, Rung.TICKET) as w, busy(w):
             assert (await ask(w.port, BODY)).status == 503
-            w.gateway.driver.takers["ticket"] = lambda call: call.exchange.respond(202, call.served, b"later")
+            w.gateway.driver.takers["ticket"] = lambda call: call.exchange.respond(202, call.head, b"later")
             got = await ask(w.port, BODY)
             assert (got.status, got.body, got.headers["x-penstock-served-by"]) == (202, b"later", "ticket")
             assert len(w.gateway.driver.calls) == 1

@@ -76,10 +76,11 @@ class Cache:
             call.kept = found
         return found is not None
 
-    def take(self, call: Call) -> None:
+    def take(self, call: Call) -> int | None:
         """Answer a call that was diverted here."""
         assert call.kept is not None, "diverted to an answer that is not there"
         call.replay(call.kept)
+        return None
 
     def put(self, key: bytes, answer: Kept) -> None:
         size = len(answer.body) + ENTRY_BYTES

@@ -16,6 +16,7 @@ from penstock.gateway.asked import NOTHING, Asked, request
 from penstock.gateway.auth import Tenant
 from penstock.gateway.cache import Cache
 from penstock.gateway.call import Call
+from penstock.gateway.claim import Claim
 from penstock.gateway.journal import Journal
 from penstock.gateway.node import Node
 from penstock.http1 import Exchange
@@ -43,8 +44,8 @@ class Driver:
         """In order of arrival."""
         self.cache: Cache | None = None
         """Where answers are kept, if any ladder has that rung."""
-        self.takers: dict[str, Callable[[Call], None]] = {}
-        """Rung -> who takes what the core diverts there."""
+        self.takers: dict[str, Callable[[Call], int | None]] = {}
+        """Rung -> who takes what the core diverts there; the status it answered with, None for 200."""
         self._events: deque[Event] = deque()
         self._busy = False
         self._loop = asyncio.get_running_loop()
@@ -56,24 +57,34 @@ class Driver:
     # --- what callers do
 
     def arrive(
-        self, exchange: Exchange, route: Route, ask: openai.Call, tenant: Tenant, id: int, head: bytes, asked: Asked = NOTHING
+        self,
+        exchange: Exchange,
+        route: Route,
+        ask: openai.Call,
+        tenant: Tenant,
+        id: int,
+        head: bytes,
+        asked: Asked = NOTHING,
+        claim: Claim | None = None,
     ) -> None:
         """A call has been read and authorised; `id` is its own, `head` the header lines of any answer to it."""
-        call = self.calls[id] = Call(self, exchange, route, ask, id, head, time.monotonic())
+        call = self.calls[id] = Call(self, exchange, route, ask, id, head, time.monotonic(), claim)
         exchange.on_cancel = call.left
         cached = self.cache is not None and self.cache.meet(call, tenant)
         self.handle(Arrived(request(id, route, ask, tenant, asked, cached, TICKET in self.takers)))
 
     def divert(self, call: Call, action: Divert) -> None:
-        """The core is done with a call: who takes it gives its caller the answer."""
-        self._drop(call)
+        """The core is done with a call: who takes it gives its caller the answer. No engine's work is charged for it."""
         call.climb(action.rungs)
-        self.takers[action.rung](call)
+        if not call.exchange.started:
+            call.head, call.served = call.head + call.served, b""
+        status = self.takers[action.rung](call)
+        self._drop(call, Finished(call.id, status or 200, 0, 0, 0))
 
     def cancelled(self, call: Call) -> None:
         """The caller left: its engine is told within this callback."""
         call.stop()
-        self._drop(call)
+        self._drop(call, None)
         self.handle(Cancelled(call.id))
 
     # --- what engines do
@@ -89,7 +100,7 @@ class Driver:
         self.handle(FirstToken(call.id, call.node.config.name))
 
     def finished(self, call: Call, event: Finished) -> None:
-        self._drop(call)
+        self._drop(call, event)
         self.handle(event)
 
     def failed(self, call: Call, failure: Failure) -> None:
@@ -130,7 +141,7 @@ class Driver:
                 if not call.flowing:
                     call.send(self.nodes[action.node], now, action)
             elif type(action) is Reject:
-                self._drop(call)
+                self._drop(call, action)
                 call.refuse(action)
             elif type(action) is Recall:
                 if not call.recall():
@@ -179,8 +190,11 @@ class Driver:
             node.stream_s += now - max(call.first, self._reported)
             call.counted = tokens
 
-    def _drop(self, call: Call) -> None:
+    def _drop(self, call: Call, event: Finished | Reject | None) -> None:
+        """The call ends: with an answer, with a refusal, or because its caller left."""
         del self.calls[call.id]
+        if call.claim is not None:
+            call.claim.end(call, event)
         if call.first >= 0:
             self._settle(call, time.monotonic())
         call.close()
