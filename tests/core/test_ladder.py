@@ -188,6 +188,12 @@ def test_a_request_that_moved_can_be_cancelled_where_it_waits() -> None:
     assert play.core.waiting == 1 and not play.core.lanes["s"].queue.size
 
 
+def test_a_job_waits_whatever_its_class_says() -> None:
+    play = Play(fleet("smaller", "ticket"))
+    play >> Arrived(call(1)) << forward(1, "a") >> Arrived(call(2, patient=True, ticket=True)) << NOTHING
+    play.at(100.0) >> Finished(1) << Forward(2, "a", rungs=("wait",))
+
+
 # --- what callers and classes may say
 
 

@@ -169,7 +169,7 @@ class Core:
         task = self.classify(request)
         ladder, most = self.ladders.of(request, task.name), request.max_priority
         priority = task.priority if task.priority < most else most
-        flight = Flight(request, task, lane, now, ladder, request.model, ladder.waits, priority=priority)
+        flight = Flight(request, task, lane, now, ladder, request.model, ladder.waits or request.patient, priority=priority)
         self.flights[request.id] = flight
         if priority < self.lowest:
             self.lowest = priority
