@@ -23,7 +23,7 @@ SAVED = 100_000.0
 
 def pair(*, saved: float = SAVED, knobs: Knobs | None = None, rules: tuple[Class, ...] = RULES) -> Play:
     core = build("a", "b", rules=rules, knobs=knobs)
-    core.hedges.spare_tokens = saved
+    core.second.hedges.spare_tokens = saved
     return Play(core)
 
 

@@ -48,7 +48,7 @@ async def slow_first(slow: Behave, other: Behave = answer, *, journal: Path | No
         await (slow if first else other)(asked)
 
     async with world(engine, engine, config=Config(classes=rules), journal=journal) as w:
-        w.gateway.core.hedges.spare_tokens = 10_000.0
+        w.gateway.core.second.hedges.spare_tokens = 10_000.0
         for node in w.gateway.core.nodes:
             node.steps.itl_s = TOKEN_S
         yield w

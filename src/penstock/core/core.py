@@ -11,47 +11,42 @@ from math import inf
 from random import Random
 from typing import Any
 
-from msgspec.structs import replace
-
 from penstock.config import Config
 from penstock.core.admission import Admission
 from penstock.core.breaker import Result, result_of
 from penstock.core.classify import Classifier
+from penstock.core.climb import Climb
 from penstock.core.fleet import Node, nodes_of
-from penstock.core.flight import Flight
-from penstock.core.hedge import Hedges
-from penstock.core.ladder import WAIT, Ladders
+from penstock.core.flight import SPARE_S, Flight
+from penstock.core.ladder import Ladders
 from penstock.core.lane import ANY, Lane, served
 from penstock.core.predict import Lengths
 from penstock.core.prefix import PrefixIndex
-from penstock.core.recall import plan, relief_s
 from penstock.core.route import Choice, Router
+from penstock.core.second import Second
+from penstock.core.way import Way
 from penstock.events import (
     Action,
     Arrived,
     Cancel,
     Cancelled,
     ConfigReplaced,
-    Divert,
     Event,
     Failed,
     Finished,
     FirstToken,
     Forward,
-    Hedge,
     KnobsSet,
     NodeDraining,
     NodeLost,
     NodeSeen,
     Progress,
-    Recall,
     Reject,
     Tick,
 )
 from penstock.facts import BLOCK_TOKENS, Failure, Outcome, Profile, Snapshot
 from penstock.knobs import Knobs
 from penstock.policy import ORDER, find
-from penstock.policy.rung.step import Step
 from penstock.policy.views import Order
 
 PREFIX_BLOCKS = 65_536
@@ -60,8 +55,6 @@ UNAVAILABLE_WAIT_S = 5.0
 """How long a request waits for a node while none is up: an engine that restarts at once is never noticed."""
 BUSY_PAUSE_S = 0.25
 """A node that answered "busy" is given nothing for this long."""
-SPARE_S = 0.2
-"""What is kept in hand, beside the time that a node needs for a request, before something else is tried for it at the last moment."""
 HIGHEST = 5
 RETRIES_KEPT = 10.0
 """Unused retries are kept up to this many."""
@@ -78,16 +71,12 @@ class Core:
         self.lanes: dict[str, Lane] = {}
         self.waiting = 0
         self.retries = RETRIES_KEPT
-        self.hedges = Hedges()
         self.lowest = HIGHEST
         """Lowest priority that any request had: for it nobody is called back."""
-        self.deadline = self._wake = self._alarm = inf
+        self.deadline = self._wake = inf
         self.prefixes = PrefixIndex()
         self._numbered = 0
-        self._turned: list[tuple[Flight, Outcome]] = []
-        """Those that the present pass found no longer able to wait, and that have rungs left."""
-        self._stirred = False
-        """Requests were called back, perhaps into queues that the present pass is through with."""
+        self.climb, self.way, self.second = Climb(self), Way(self), Second(self)
         self._handlers: dict[type, Callable[[Any, float, list[Action]], Node | None]] = {
             Arrived: self._arrived,
             FirstToken: self._first_token,
@@ -112,13 +101,13 @@ class Core:
         hint = self._handlers[type(event)](event, now, actions)
         deadline = inf
         if self.waiting:
-            if type(event) is not Tick or now >= self._wake or self._alarmed(now, actions):
+            if type(event) is not Tick or now >= self._wake or self.way.alarmed(now, actions):
                 self._dispatch(now, actions, hint)
-            deadline = min(self._wake, self._alarm)
-        hedges = self.hedges.heap
+            deadline = min(self._wake, self.way.alarm)
+        hedges = self.second.hedges.heap
         if hedges:
             if hedges[0][0] <= now:
-                self._hedge(now, actions)
+                self.second.try_overdue(now, actions)
             if hedges and hedges[0][0] < deadline:
                 deadline = hedges[0][0]
         self.deadline = deadline
@@ -178,11 +167,11 @@ class Core:
         self._set_deadline(flight)
         for name, rung in ladder.eager:
             if rung.step(flight, self.ladders.around) is not None:
-                self._divert(flight, name, now, actions)
+                self.climb.divert(flight, name, now, actions)
                 return
         refusal = self._place(flight, now, actions)
         if refusal is not None:
-            self._walk(flight, refusal, now, actions)
+            self.climb.walk(flight, refusal, now, actions)
 
     def _place(self, flight: Flight, now: float, actions: list[Action]) -> Outcome | None:
         """Start it on its lane's nodes, or have it wait for them where it may; else the outcome to refuse it with."""
@@ -193,7 +182,7 @@ class Core:
         flight.key = self.order.key(flight)
         refusal = self.admission.refusal(flight, choice, now)
         if refusal is not None:
-            return self._make_way(flight, refusal, now, actions) if self.knobs.preempt and flight.priority > self.lowest else refusal
+            return self.way.make(flight, refusal, now, actions) if self.knobs.preempt and flight.priority > self.lowest else refusal
         if choice is not None and not lane.queue.size and choice.node.has_room(self.knobs.depth_s, now, flight.own_s):
             self._forward(flight, choice, now, actions)
         elif flight.waits:
@@ -202,192 +191,6 @@ class Core:
             lane.bands.withdrawn(flight.request.prompt_tokens)
             return Outcome.REFUSED_FULL
         return None
-
-    # -- second tries
-
-    def _whole_s(self, flight: Flight, node: Node) -> float:
-        """How long its answer takes after its first token; infinite while that cannot be told."""
-        tokens = self.lengths.high((flight.lane.model, flight.task.name), flight.request.max_tokens)
-        return tokens * node.steps.itl_s or inf
-
-    def _hedge(self, now: float, actions: list[Action]) -> None:
-        """Try those that are overdue on a second node, where that is free, in time, and within what may be done of this."""
-        for flight in self.hedges.due(self.flights, now):
-            node, lane, tokens = flight.node, flight.lane, self._kv_tokens(flight)
-            self.hedges.cap()
-            if flight.twin is not None or lane.queue.size or tokens > self.hedges.spare_tokens:
-                continue
-            others = [other for other in lane.nodes if other is not node]
-            choice = self.router.choose(flight, others, tokens, self.knobs, now)
-            if choice is None or now + choice.ready_s > flight.due:
-                continue
-            if not choice.node.has_room(self.knobs.depth_s, now, choice.uncached * choice.node.token_s):
-                continue
-            self.hedges.spare_tokens -= choice.kv_tokens
-            twin = replace(flight, node=choice.node, uncached=choice.uncached, forwarded=now)
-            choice.node.give(twin, choice.kv_tokens, now)
-            flight.twin = twin
-            if flight.request.blocks:
-                self.prefixes.insert(choice.node.index, flight.request.blocks)
-            cached = float(flight.request.prompt_tokens - choice.uncached)
-            why = (now - flight.arrived, choice.ready_s, cached, choice.score, float(flight.attempt))
-            actions.append(Hedge(flight.request.id, choice.node.name, why))
-
-    def _decide(self, flight: Flight, twin: Flight, name: str, now: float, actions: list[Action]) -> Flight:
-        """The node `name` has shown the first byte: the other one stops."""
-        flight.twin = None
-        won = twin.node is not None and twin.node.name == name
-        winner, loser = (twin, flight) if won else (flight, twin)
-        assert loser.node is not None
-        loser.node.take_back(loser, now)
-        actions.append(Cancel(loser.request.id, loser.node.name))
-        self.flights[winner.request.id] = winner
-        return winner
-
-    # -- calling back
-
-    def _begun(self, flight: Flight, name: str, now: float) -> None:
-        """It was called back too late: its answer goes on where it has begun."""
-        node = self._node(name)
-        if node is None:
-            return
-        if flight.node is not None:
-            flight.node.take_back(flight, now)
-        self._leave(flight)
-        flight.node = node
-        node.give(flight, self._kv_tokens(flight), now)
-
-    def _make_way(self, flight: Flight, refusal: Outcome, now: float, actions: list[Action]) -> Outcome | None:
-        """What lower classes have begun, unseen, need not be in its way: start it in place of some of that, or count on it."""
-        lane = flight.lane
-        if refusal is not Outcome.REFUSED_DEADLINE:
-            return refusal
-        ahead, ahead_s = lane.queue.ahead(flight.priority, flight.key)
-        if not ahead:
-            return None if self._preempt(flight, now, actions) else refusal
-        rate, start = self.admission.supply(lane, now)
-        if not flight.waits or not rate:
-            return refusal
-        relief = relief_s(flight, lane.nodes, self.flights, self.knobs, now)
-        wait = self.admission.wait_s(lane, ahead, ahead_s, now) - relief / rate
-        slack = lane.queue.slack_after(flight.priority, flight.key, ahead_s + flight.own_s, rate, start)
-        if now + max(wait, ahead_s / rate) + self._least_s(flight) > flight.due or slack + relief < 0:
-            return refusal
-        self._wait(flight, now)
-        return None
-
-    def _least_s(self, flight: Flight) -> float:
-        """Its time to first token on a node that has nothing else to do, with some margin."""
-        return flight.lane.nodes[0].base_s + flight.own_s * (1.0 + self.knobs.margin)
-
-    def _preempt(self, flight: Flight, now: float, actions: list[Action]) -> bool:
-        """Call back what is in its way on one node and start it there; whether that could be done."""
-        tokens = self._kv_tokens(flight)
-        found = plan(flight, flight.lane.nodes, self.flights, tokens, self.knobs, now)
-        if found is None:
-            return False
-        for victim in found.victims:
-            self._recall(victim, now, actions)
-        choice = self.router.choose(flight, [found.node], tokens, self.knobs, now)
-        if choice is None:
-            return False
-        if flight.waiting:
-            self._leave(flight)
-            flight.lane.drained(now)
-            self._waited(flight, now)
-        self._forward(flight, choice, now, actions)
-        return True
-
-    def _recall(self, flight: Flight, now: float, actions: list[Action]) -> None:
-        node = flight.node
-        assert node is not None
-        node.take_back(flight, now)
-        flight.node, flight.recalls = None, flight.recalls + 1
-        actions.append(Recall(flight.request.id, node.name))
-        self._wait(flight, now)
-        self._stirred = True
-
-    def _alarmed(self, now: float, actions: list[Action]) -> bool:
-        """Look only at those who must start now; whether that changed anything."""
-        before = len(actions)
-        for lane in self.lanes.values():
-            if lane.queue.size and lane.alarm <= now:
-                self._rescue(lane, now, actions)
-        self._set_alarm()
-        return len(actions) > before
-
-    def _set_alarm(self) -> None:
-        """When the first of those who wait must start, at the latest."""
-        self._alarm = min((lane.alarm for lane in self.lanes.values() if lane.queue.size), default=inf)
-
-    def _rescue(self, lane: Lane, now: float, actions: list[Action]) -> None:
-        """Who goes first and could not start in time otherwise is made way for."""
-        lane.alarm = inf
-        queue = lane.queue
-        while (flight := queue.pop()) is not None:
-            queue.put_back(flight)
-            if flight.due == inf or flight.priority <= self.lowest:
-                return
-            latest = flight.due - self._least_s(flight) - min(self.knobs.depth_s, SPARE_S)
-            if now < latest:
-                lane.alarm = latest
-                return
-            choice = self.router.choose(flight, lane.nodes, self._kv_tokens(flight), self.knobs, now)
-            if choice is not None and now + choice.ready_s <= flight.due and choice.node.has_room(self.knobs.depth_s, now, flight.own_s):
-                return
-            if not self._preempt(flight, now, actions):
-                return
-
-    # -- its ladder
-
-    def _walk(self, flight: Flight, outcome: Outcome, now: float, actions: list[Action]) -> None:
-        """Waiting does not serve it, or may not: try the rungs that are left, then refuse it with `outcome`."""
-        rungs = flight.ladder.rungs
-        while flight.rung < len(rungs):
-            name, rung = rungs[flight.rung]
-            flight.rung += 1
-            step = rung.step(flight, self.ladders.around)
-            if step is None:
-                continue
-            if step.divert:
-                self._divert(flight, name, now, actions)
-                return
-            if step.wait:
-                flight.waits = True
-                if self._place(flight, now, actions) is None:
-                    return
-            elif self._change(flight, name, step, now, actions):
-                return
-        self._reject(flight, outcome, now, actions)
-
-    def _change(self, flight: Flight, name: str, step: Step, now: float, actions: list[Action]) -> bool:
-        """Whether the nodes of another lane take it; if not it stays where it was."""
-        lane = self.lanes.get(step.lane) or self.lanes.get(ANY)
-        if lane is None or lane is flight.lane:
-            return False
-        before = flight.lane, flight.model, flight.taken, flight.due, flight.own_s, flight.key
-        flight.lane, flight.model, flight.taken = lane, step.model or flight.model, (*flight.taken, name)
-        self._set_deadline(flight)
-        if self._place(flight, now, actions) is None:
-            return True
-        flight.lane, flight.model, flight.taken, flight.due, flight.own_s, flight.key = before
-        return False
-
-    def _turn(self, flight: Flight, outcome: Outcome, now: float, actions: list[Action]) -> None:
-        """It has been waiting, and that is of no use any more. A pass is ended before what may change another lane's queue."""
-        if flight.rung < len(flight.ladder.rungs):
-            self._waited(flight, now)
-            self._turned.append((flight, outcome))
-        else:
-            self._reject(flight, outcome, now, actions)
-
-    def _waited(self, flight: Flight, now: float) -> None:
-        if now > flight.queued and flight.taken[-1:] != (WAIT,):
-            flight.taken = (*flight.taken, WAIT)
-
-    def _divert(self, flight: Flight, rung: str, now: float, actions: list[Action]) -> None:
-        del self.flights[flight.request.id]
-        actions.append(Divert(flight.request.id, rung, (*flight.taken, rung), self._why(flight, now)))
 
     def _why(self, flight: Flight, now: float) -> tuple[float, float, float, float]:
         left_s = flight.due - now if flight.due < inf else -1.0
@@ -435,12 +238,12 @@ class Core:
             self.prefixes.insert(node.index, request.blocks)
         knobs = self.knobs
         if knobs.hedge_share:
-            hedges = self.hedges
+            hedges = self.second.hedges
             hedges.spare_tokens += knobs.hedge_share * choice.kv_tokens
             if flight.due < inf and len(flight.lane.nodes) > 1:
                 overdue = now + choice.ready_s * (1.0 + knobs.margin) + SPARE_S
                 if not request.stream:
-                    overdue += self._whole_s(flight, node)
+                    overdue += self.second.whole_s(flight, node)
                 last = flight.due - node.base_s - flight.own_s - SPARE_S
                 hedges.watch(flight, overdue if overdue > last else last, self.flights)
         why = (now - flight.arrived, choice.ready_s, float(request.prompt_tokens - choice.uncached), choice.score, float(flight.attempt))
@@ -456,9 +259,9 @@ class Core:
         if flight is None or flight.first >= 0:
             return None
         if flight.twin is not None:
-            flight = self._decide(flight, flight.twin, event.node, now, actions)
+            flight = self.second.decide(flight, flight.twin, event.node, now, actions)
         if event.node and (flight.node is None or flight.node.name != event.node):
-            self._begun(flight, event.node, now)
+            self.way.begun(flight, event.node, now)
         if flight.node is None or not flight.request.stream:
             return None
         flight.node.first_token(flight, now)
@@ -470,7 +273,7 @@ class Core:
         if flight is None:
             return None
         if flight.twin is not None:
-            flight = self._decide(flight, flight.twin, event.node, now, actions)
+            flight = self.second.decide(flight, flight.twin, event.node, now, actions)
         del self.flights[event.id]
         node = flight.node
         if node is None:
@@ -514,13 +317,13 @@ class Core:
         if event.started:
             self._reject(flight, Outcome.FAILED, now, actions)
         elif flight.due < now or self.retries < 1 or all(flight.tried & other.bit for other in flight.lane.nodes):
-            self._walk(flight, Outcome.FAILED, now, actions)
+            self.climb.walk(flight, Outcome.FAILED, now, actions)
         else:
             self.retries -= 1
             if flight.waits:
                 self._wait(flight, now)
             elif self._place(flight, now, actions) is not None:
-                self._walk(flight, Outcome.FAILED, now, actions)
+                self.climb.walk(flight, Outcome.FAILED, now, actions)
         return node
 
     def _fail_on(self, flight: Flight, failure: Failure, now: float) -> Node:
@@ -568,20 +371,20 @@ class Core:
                 self.waiting -= 1
                 lane.bands.withdrawn(expired.request.prompt_tokens)
                 up = any(node.state == "up" for node in lane.nodes)
-                self._turn(expired, Outcome.EXPIRED if up else Outcome.UNAVAILABLE, now, actions)
+                self.climb.turn(expired, Outcome.EXPIRED if up else Outcome.UNAVAILABLE, now, actions)
             if self.knobs.preempt:
-                self._rescue(lane, now, actions)
+                self.way.rescue(lane, now, actions)
             self._assign(lane, now, actions, hint)
             if queue.size:
                 wake = min(wake, queue.next_expiry(), self._opening(lane, now))
             else:
                 lane.drained_at = 0.0
         self._wake = wake
-        self._set_alarm()
-        if self._turned or self._stirred:
-            turned, self._turned, self._stirred = self._turned, [], False
+        self.way.set_alarm()
+        if self.climb.turned or self.way.stirred:
+            turned, self.climb.turned, self.way.stirred = self.climb.turned, [], False
             for flight, outcome in turned:
-                self._walk(flight, outcome, now, actions)
+                self.climb.walk(flight, outcome, now, actions)
             self._dispatch(now, actions, hint)
 
     def _opening(self, lane: Lane, now: float) -> float:
@@ -611,14 +414,14 @@ class Core:
             elif now + choice.ready_s > flight.due:
                 self._leave(flight)
                 lane.bands.withdrawn(flight.request.prompt_tokens)
-                self._turn(flight, Outcome.EXPIRED, now, actions)
+                self.climb.turn(flight, Outcome.EXPIRED, now, actions)
             elif choice.node.has_room(knobs.depth_s, now, choice.uncached * choice.node.token_s) and (
                 # Who was called back goes again when nothing is ahead of it, not to be in somebody's way at once.
                 not flight.recalls or choice.node.free_at <= now
             ):
                 self._leave(flight)
                 lane.drained(now)
-                self._waited(flight, now)
+                self.climb.waited(flight, now)
                 self._forward(flight, choice, now, actions)
             else:
                 skipped.append(flight)
@@ -714,8 +517,8 @@ class Core:
                 self._leave(flight)
                 heir = self.lanes.get(flight.model) or self.lanes.get(ANY)
                 if heir is None:
-                    self._waited(flight, now)
-                    self._walk(flight, Outcome.UNAVAILABLE, now, actions)
+                    self.climb.waited(flight, now)
+                    self.climb.walk(flight, Outcome.UNAVAILABLE, now, actions)
                 else:
                     flight.lane = heir
                     self._wait(flight, now)

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from penstock.core.fleet import Node
     from penstock.core.lane import Lane
 
+SPARE_S = 0.2
+"""What is kept in hand, beside the time that a node needs for a request, before something else is tried for it at the last moment."""
+
 
 class Flight(msgspec.Struct, eq=False):
     """Times are seconds on the core's clock."""
