@@ -19,6 +19,7 @@ import msgspec
 
 from penstock.events import Failed, Finished
 from penstock.facts import Failure, Route
+from penstock.gateway.absent import Absent
 from penstock.gateway.answer import EARLY_BYTES, failure_of, is_answer
 from penstock.gateway.refusal import Refusal
 from penstock.gateway.second import Second
@@ -52,7 +53,7 @@ class Call(msgspec.Struct, eq=False):
     """
 
     driver: Driver
-    exchange: Exchange
+    exchange: Exchange | Absent
     route: Route
     ask: openai.Call
     id: int

@@ -8,7 +8,7 @@ import msgspec
 
 from penstock.core.classify import TaskClass
 from penstock.facts import Failure, Outcome
-from penstock.metrics.catalog import STEPS, WAITS, WHOLES
+from penstock.metrics.catalog import STEPS, WAITS, WHOLES, WRITES
 from penstock.metrics.histogram import Histogram
 
 
@@ -85,3 +85,14 @@ class Live(msgspec.Struct, gc=False):
         if node is not None:
             self.node = node
         self.second = None
+
+
+class JobBook:
+    """The numbers of durable jobs; those of now are kept by who runs them, see `gateway.tickets`."""
+
+    __slots__ = ("ended", "queued", "retries", "running", "store_s", "unstored")
+
+    def __init__(self) -> None:
+        self.queued = self.running = self.retries = self.unstored = 0
+        self.ended = dict.fromkeys(("completed", "failed", "cancelled", "expired"), 0)
+        self.store_s = Histogram(WRITES)
