@@ -34,7 +34,7 @@ class Driver:
 
     __slots__ = (
         "_armed", "_busy", "_events", "_loop", "_reported", "_reporter", "_timer", "cache", "calls", "core", "journal", "ledger", "limits",
-        "nodes", "takers",
+        "nodes", "takers", "ticketed",
     )  # fmt: skip
 
     def __init__(self, core: Core, nodes: Mapping[str, Node], limits: Limits, ledger: Ledger, journal: Journal | None = None) -> None:
@@ -44,6 +44,8 @@ class Driver:
         """In order of arrival."""
         self.cache: Cache | None = None
         """Where answers are kept, if any ladder has that rung."""
+        self.ticketed = False
+        """Some ladder has the rung `ticket`."""
         self.takers: dict[str, Callable[[Call], int | None]] = {}
         """Rung -> who takes what the core diverts there; the status it answered with, None for 200."""
         self._events: deque[Event] = deque()
@@ -71,7 +73,7 @@ class Driver:
         call = self.calls[id] = Call(self, exchange, route, ask, id, head, time.monotonic(), claim)
         exchange.on_cancel = call.left
         cached = self.cache is not None and self.cache.meet(call, tenant)
-        self.handle(Arrived(request(id, route, ask, tenant, asked, cached, TICKET in self.takers)))
+        self.handle(Arrived(request(id, route, ask, tenant, asked, cached, self.ticketed and TICKET in self.takers)))
 
     def divert(self, call: Call, action: Divert) -> None:
         """The core is done with a call: who takes it gives its caller the answer. No engine's work is charged for it."""

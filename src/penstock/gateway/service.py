@@ -51,7 +51,9 @@ class Gateway:
         head = Head(config=config, knobs=config.knobs, seed=seed, profiles=profiles)
         self.journal = None if journal is None else Journal(journal, head)
         self.driver = Driver(self.core, self.nodes, config.limits, self.ledger, self.journal)
-        if "cache" in named(config):
+        rungs = named(config)
+        self.driver.ticketed = "ticket" in rungs
+        if "cache" in rungs:
             self.driver.cache = cache = Cache(config.cache, self.core.allows)
             self.driver.takers["cache"] = cache.take
         self.app = App(config, keys, self.core, self.driver)
