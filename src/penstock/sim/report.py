@@ -51,6 +51,7 @@ def summary(name: str, world: World, slo: Slo) -> Json:
         "requests": len(trips),
         "completed": len(done),
         "refused": sum(trip.outcome in REFUSED for trip in trips),
+        "diverted": sum(trip.outcome is Outcome.DIVERTED for trip in trips),
         "goodput": ratio(len(good), len(trips)),
         "good_per_s": per_s(met, first, max((trip.arrival.at_s for trip in trips), default=0.0)),
         "ttft_s": spread([ttft(trip) for trip in done], (50, 90, 99)),
