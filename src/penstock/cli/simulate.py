@@ -28,7 +28,7 @@ A node that dies; faults.yaml says - {at_s: 60, node: n1, do: kill, for_s: 30}:
 def simulate(
     trace: Annotated[Path | None, typer.Option(help="trace file, plain, gz or xz; or a folder", metavar="FILE")] = None,
     form: Annotated[
-        str | None, typer.Option("--format", help="mooncake, azure, servegen or journal; recognised by default", metavar="NAME")
+        str | None, typer.Option("--format", help="mooncake, azure, servegen, vtc or journal; recognised by default", metavar="NAME")
     ] = None,
     scenario: Annotated[str | None, typer.Option(help="a built-in workload instead of a trace; see --list", metavar="NAME")] = None,
     window: Annotated[

@@ -8,9 +8,12 @@ from random import Random
 import msgspec
 
 from penstock import config
+from penstock.core.charge import cost
+from penstock.core.claims import Claims
 from penstock.core.flight import Flight
 from penstock.core.lane import Lane
 from penstock.core.route import Choice
+from penstock.core.work import SLOT_S
 from penstock.facts import Outcome
 from penstock.knobs import Knobs
 from penstock.policy import ADMIT, find
@@ -18,6 +21,8 @@ from penstock.policy.views import Admit
 
 OWED = 0.5
 """A request that needs more than this share of its own time has no claim that others leave it room."""
+MOST_FLOORS = 0.9
+"""Floors leave at least the rest to others."""
 RETRY_LEAST_S, RETRY_MOST_S = 0.5, 120.0
 """Official clients honour Retry-After up to 120 s."""
 
@@ -46,24 +51,65 @@ class Admission:
         """The outcome to refuse `flight` with, or None. `choice` is its best node now, if any has a slot."""
         lane = flight.lane
         margin = 1.0 + self.knobs.margin
-        breaks = crowds = False
+        breaks = crowds = greedy = False
         left = flight.due - now
         if choice is not None and not lane.queue.size:
             predicted = choice.ready_s
         else:
             ahead, ahead_s = lane.queue.ahead(flight.priority, flight.key)
-            predicted = self.wait_s(lane, ahead, ahead_s, now) + lane.nodes[0].base_s + flight.own_s
+            spare = 1.0 - min(MOST_FLOORS, lane.queue.promised_share(flight.task.name)) if lane.queue.floors.shares else 1.0
+            predicted = self.wait_s(lane, ahead, ahead_s / spare, now) + lane.nodes[0].base_s + flight.own_s
             if left < inf:
                 rate, start = self.supply(lane, now)
+                rate *= spare
                 breaks = lane.queue.slack_after(flight.priority, flight.key, ahead_s + flight.own_s * margin, rate, start) < 0
-                crowds = rate > 0 and lane.bands.crowds_out(
-                    flight.request.prompt_tokens, start - now + (lane.queue.work_s() + flight.own_s) * margin / rate
-                )
-        refusal = self.policy.refusal(View(lane.queue.size, self.knobs.queue_max, predicted * margin, left, breaks, crowds))
+                after_s = start - now + (lane.queue.work_s() + flight.own_s) * margin / rate if rate > 0 else 0.0
+                crowds = lane.bands.crowds_out(flight.request.prompt_tokens, after_s)
+                greedy = flight.account is not None and self._claims(flight).crowds_out(flight.request.tenant, after_s, now)
+                if flight.task.floor and (breaks or crowds or greedy or predicted * margin > left) and rate > 0:
+                    floor_s = self._by_floor_s(flight, rate / spare, start)
+                    if floor_s * margin + lane.nodes[0].base_s + flight.own_s <= left:
+                        predicted, breaks, crowds, greedy = floor_s, False, False, False
+        refusal = self.policy.refusal(View(lane.queue.size, self.knobs.queue_max, predicted * margin, left, breaks, crowds or greedy))
         # While nothing waits and nothing is refused all lengths are admitted alike: there is nothing to count.
         if left < inf and (lane.queue.size or refusal is not None) and flight.own_s <= OWED * left:
-            lane.bands.note(flight.request.prompt_tokens, refusal is None, left / margin - flight.own_s, now)
+            room_s = left / margin - flight.own_s
+            if not greedy:
+                # What is refused for its tenant's sake says nothing of its length.
+                lane.bands.note(flight.request.prompt_tokens, refusal is None, room_s, now)
+            if flight.account is not None:
+                self._claims(flight).note(flight.request.tenant, cost(flight), refusal is None, room_s, now)
         return refusal
+
+    def withdrawn(self, flight: Flight, now: float) -> None:
+        """It was admitted and not served after all."""
+        flight.lane.bands.withdrawn(flight.request.prompt_tokens)
+        if flight.account is not None:
+            self._claims(flight).withdrawn(flight.request.tenant, cost(flight), now)
+
+    def _claims(self, flight: Flight) -> Claims:
+        claims = flight.lane.claims.get(flight.priority)
+        if claims is None:
+            claims = flight.lane.claims[flight.priority] = Claims()
+        return claims
+
+    def _by_floor_s(self, flight: Flight, rate: float, start: float) -> float:
+        """When it starts by its class's floor alone, seconds from the time the nodes are free; infinite if that breaks a promise."""
+        share = flight.task.floor * rate
+        band = flight.lane.queue.floored.get(flight.task.name)
+        if band is None:
+            return 0.0
+        _, ahead_s = band.work.until(flight.key)
+        if band.work.slack(flight.key // SLOT_S, ahead_s + flight.own_s, share, start) < 0:
+            return inf
+        return ahead_s / share
+
+    def pace(self, lane: Lane, now: float) -> tuple[float, float]:
+        """`supply` as far as the queue sees it: where slots or memory are short, it drains more slowly than nodes prefill."""
+        rate, start = self.supply(lane, now)
+        if lane.blocked and lane.drain_s:
+            rate = min(rate, lane.queue.work_s() / (lane.queue.size * lane.drain_s))
+        return rate, start
 
     def supply(self, lane: Lane, now: float) -> tuple[float, float]:
         """Seconds of prefill the lane's nodes do per second, and when on average they are free to begin."""

@@ -24,6 +24,8 @@ class TaskClass(msgspec.Struct, frozen=True):
     ttft_s_per_token: float = 0.0
     tpot_s: float = inf
     total_s: float = inf
+    value: float = 1.0
+    floor: float = 0.0
 
 
 DEFAULT = TaskClass("default", 3)
@@ -37,6 +39,8 @@ def compiled(rule: Class) -> TaskClass:
         rule.ttft_ms_per_1k / 1e6,
         inf if rule.tpot_ms is None else rule.tpot_ms / 1e3,
         inf if rule.total_ms is None else rule.total_ms / 1e3,
+        rule.value,
+        rule.floor,
     )
 
 

@@ -12,9 +12,11 @@ from random import Random
 from typing import Any
 
 from penstock.config import Config
+from penstock.core import charge
 from penstock.core.admission import Admission
 from penstock.core.breaker import Result, result_of
 from penstock.core.classify import Classifier
+from penstock.core.fairness import Fairness
 from penstock.core.fleet import Node, nodes_of
 from penstock.core.flight import Flight
 from penstock.core.lane import ANY, Lane, served
@@ -43,6 +45,7 @@ from penstock.events import (
 from penstock.facts import BLOCK_TOKENS, Failure, Outcome, Profile, Snapshot
 from penstock.knobs import Knobs
 from penstock.policy import ORDER, find
+from penstock.policy.order.deadline import Deadline
 from penstock.policy.views import Order
 
 PREFIX_BLOCKS = 65_536
@@ -51,6 +54,7 @@ UNAVAILABLE_WAIT_S = 5.0
 """How long a request waits for a node while none is up: an engine that restarts at once is never noticed."""
 BUSY_PAUSE_S = 0.25
 """A node that answered "busy" is given nothing for this long."""
+LATEST = Deadline()
 RETRIES_KEPT = 10.0
 """Unused retries are kept up to this many."""
 
@@ -62,6 +66,7 @@ class Core:
         self.rng, self.knobs, self.profiles = rng, knobs, profiles or {}
         self.flights: dict[int, Flight] = {}
         self.lengths = Lengths()
+        self.books = Fairness()
         self.nodes: list[Node] = []
         self.lanes: dict[str, Lane] = {}
         self.waiting = 0
@@ -115,7 +120,7 @@ class Core:
         flight = self.flights.get(id)
         if flight is None or not flight.waiting:
             return None
-        ahead, ahead_s = flight.lane.queue.ahead(flight.priority, flight.key)
+        ahead, ahead_s = flight.lane.queue.place(flight)
         return max(1, ahead), self.admission.wait_s(flight.lane, max(0, ahead - 1), ahead_s, now)
 
     def snapshot(self, now: float) -> Snapshot:
@@ -143,7 +148,10 @@ class Core:
         tokens = self._kv_tokens(flight)
         choice = self.router.choose(flight, lane.nodes, tokens, self.knobs, now)
         self.admission.estimate(flight, choice)
-        flight.key = self.order.key(flight)
+        if self.fair or self.weighs:
+            self._weigh(flight, now)
+        flight.rank = self.order.key(flight)
+        flight.key = LATEST.key(flight) if self.yields else flight.rank
         refusal = self.admission.refusal(flight, choice, now)
         if refusal is not None:
             self._reject(flight, refusal, now, actions)
@@ -151,6 +159,13 @@ class Core:
             self._forward(flight, choice, now, actions)
         else:
             self._wait(flight, now)
+
+    def _weigh(self, flight: Flight, now: float) -> None:
+        """Who pays for it, and how much it will be."""
+        if self.fair:
+            charge.enter(self.books, flight, self.flights.values(), now)
+        if flight.account is not None or self.weighs:
+            flight.output = self.lengths.mean((flight.lane.model, flight.task.name), flight.request.max_tokens)
 
     def _set_deadline(self, flight: Flight) -> None:
         task, request = flight.task, flight.request
@@ -177,6 +192,9 @@ class Core:
         flight.node, flight.uncached, flight.forwarded = node, choice.uncached, now
         flight.attempt += 1
         node.give(flight, choice.kv_tokens, now)
+        if flight.account is not None or self.weighs:
+            charge.dispatched(self.books, flight, now)
+            flight.lane.queue.dispatched(flight, charge.cost(flight), now)
         if request.blocks:
             self.prefixes.insert(node.index, request.blocks)
         why = (now - flight.arrived, choice.ready_s, float(request.prompt_tokens - choice.uncached), choice.score, float(flight.attempt))
@@ -184,6 +202,8 @@ class Core:
 
     def _reject(self, flight: Flight, outcome: Outcome, now: float, actions: list[Action]) -> None:
         del self.flights[flight.request.id]
+        if flight.account is not None:
+            self.books.leave(flight.account)
         left_s = flight.due - now if flight.due < inf else -1.0
         why = (now - flight.arrived, flight.own_s, left_s, float(flight.lane.queue.size))
         actions.append(Reject(flight.request.id, outcome, self.admission.retry_after_s(flight, now), why))
@@ -201,6 +221,9 @@ class Core:
         if flight is None:
             return None
         node = flight.node
+        if flight.account is not None:
+            charge.settle(self.books, flight, event.output_tokens, now)
+            self.books.leave(flight.account)
         if node is None:
             self._leave(flight)
             return None
@@ -229,6 +252,7 @@ class Core:
         if flight is None or flight.node is None:
             return None
         node = flight.node
+        charge.settle(self.books, flight, -1, now)
         node.take_back(flight, now)
         node.breaker.note(result_of(event.failure), now, self.knobs)
         node.watch()
@@ -250,6 +274,9 @@ class Core:
         if flight is None:
             return None
         node = flight.node
+        if flight.account is not None:
+            charge.settle(self.books, flight, -1, now)
+            self.books.leave(flight.account)
         if node is None:
             self._leave(flight)
             return None
@@ -272,7 +299,7 @@ class Core:
                 continue
             while (expired := queue.pop_expired(now)) is not None:
                 self.waiting -= 1
-                lane.bands.withdrawn(expired.request.prompt_tokens)
+                self.admission.withdrawn(expired, now)
                 up = any(node.state == "up" for node in lane.nodes)
                 self._reject(expired, Outcome.EXPIRED if up else Outcome.UNAVAILABLE, now, actions)
             self._assign(lane, now, actions, hint)
@@ -295,6 +322,8 @@ class Core:
         queue, knobs = lane.queue, self.knobs
         if len(lane.nodes) <= 64 and not any(node.has_room(knobs.depth_s, now) for node in lane.nodes):
             return
+        if queue.looks_stale(now):
+            queue.look(*self.admission.pace(lane, now))
         skipped: list[Flight] = []
         claims: list[tuple[Node, float]] = []
         lane.blocked = False
@@ -308,7 +337,7 @@ class Core:
                     break
             elif now + choice.ready_s > flight.due:
                 self._leave(flight)
-                lane.bands.withdrawn(flight.request.prompt_tokens)
+                self.admission.withdrawn(flight, now)
                 self._reject(flight, Outcome.EXPIRED, now, actions)
             elif choice.node.has_room(knobs.depth_s, now, choice.uncached * choice.node.token_s):
                 self._leave(flight)
@@ -335,6 +364,7 @@ class Core:
         node = self._node(event.node)
         if node is not None:
             node.progress(event.tokens, event.stream_s, now)
+            charge.produced(self.books, node, self.flights, now)
 
     def _node_seen(self, event: NodeSeen, now: float, actions: list[Action]) -> Node | None:
         node = self._node(event.node)
@@ -376,6 +406,10 @@ class Core:
         self.config = config
         self.classify = Classifier(config.classes)
         self.order: Order = find(ORDER, config.policy.order, "policy.order")
+        self.fair = getattr(self.order, "between_tenants", False)
+        self.yields = self.fair or getattr(self.order, "yields", False)
+        self.shares = {task.name: task.floor for task in self.classify.classes if task.floor > 0}
+        self.weighs = bool(self.shares) or (self.yields and not self.fair)
         self.admission = Admission(config.policy, self.knobs, self.rng)
         self.router = Router(config.policy, self.prefixes, self.rng)
         old = {node.name: node for node in self.nodes}
@@ -402,6 +436,7 @@ class Core:
             kept = old.pop(model, None)
             lane = self.lanes[model] = Lane(model, nodes) if kept is None else kept
             lane.nodes = nodes
+            lane.order_by(self.books if self.yields or self.shares else None, self.shares)
         for lane in old.values():
             for flight in lane.queue.flights():
                 self._leave(flight)

@@ -11,6 +11,7 @@ from penstock.core.classify import TaskClass
 from penstock.facts import Request
 
 if TYPE_CHECKING:
+    from penstock.core.fairness import Account
     from penstock.core.fleet import Node
     from penstock.core.lane import Lane
 
@@ -28,6 +29,17 @@ class Flight(msgspec.Struct, eq=False):
     """When it can no longer be started in time, or has waited for longer than may be."""
     priority: int = 3
     key: float = 0.0
+    """Its place in the order of latest starts, or in that of a policy that knows no other."""
+    rank: float = 0.0
+    """Its place among the requests of its tenant."""
+    account: Account | None = None
+    """Its tenant's, once there are several tenants."""
+    output: float = 0.0
+    """Predicted output tokens."""
+    charged: float = -1.0
+    """Output tokens already charged to the account; -1 before it is dispatched."""
+    taken: int = 0
+    """Bits of the heaps of its queue that its entry was taken out of, while a pass looks at it."""
     own_s: float = 0.0
     """Predicted prefill seconds, at the best node while waiting, at its node afterwards."""
     waiting: bool = False

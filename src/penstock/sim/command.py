@@ -16,6 +16,7 @@ from penstock.errors import TraceError
 from penstock.facts import Profile
 from penstock.sim import faults, load, report, traces
 from penstock.sim.arrival import Arrival, cut
+from penstock.sim.fairness import sentence
 from penstock.sim.presets import PRESETS, preset
 from penstock.sim.run import Plan, simulate
 from penstock.sim.slo import Slo
@@ -149,6 +150,9 @@ def show(plan: Plan, results: list[report.Json]) -> None:
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     console.print(f"{len(plan.arrivals):,} requests in {span:,.0f} s on {machines}; good: {plan.slo.text()}")
     console.print(report.table(results))
+    for result in results:
+        if result["fairness"] is not None and result["fairness"]["windows"]:
+            console.print(sentence(result["preset"], result["fairness"]))
 
 
 def show_names() -> None:

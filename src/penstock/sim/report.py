@@ -10,6 +10,7 @@ Definitions, times in seconds:
   count against a short trace, and a backlog served after the last arrival does not count for one.
 - busy, utilisation, output_tokens_per_s: over the whole time, first arrival to last end. busy: share of the nodes' time spent
   in steps. utilisation: the time that the completed requests' tokens would take at the best batch (`best_s`) over the nodes' time.
+- fairness: see `sim.fairness`; None where there is one tenant.
 - prefix_hit: prompt tokens found in a cache over prompt tokens, of the requests that ran to their end.
 """
 
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.engine.histogram import Histogram
 from penstock.facts import Outcome, Profile
+from penstock.sim.fairness import fairness
 from penstock.sim.slo import Slo
 from penstock.sim.world import Trip, World
 
@@ -58,6 +60,7 @@ def summary(name: str, world: World, slo: Slo) -> Json:
         "preempted": sum(machine.preempted() for machine in world.machines),
         "output_tokens_per_s": ratio(sum(trip.arrival.output_tokens for trip in done), whole),
         "by_prompt_length": by_prompt_length(trips, good),
+        "fairness": fairness(trips),
     }
 
 

@@ -1,0 +1,179 @@
+"""Fairness between tenants: a virtual token counter each (VTC, Sheng et al., OSDI'24), and who has the least.
+
+Service is input + 2 x output tokens. Counters halve every `HALF_LIFE_S`; they are kept multiplied by 2^(time / half-life), so
+that decay changes no stored number and no order. Who comes back from idling starts level with the least served of the active
+ones: nobody saves up. Nothing is counted while there is one tenant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from heapq import heapify, heappop, heappush, heapreplace
+from math import inf
+
+HALF_LIFE_S = 60.0
+OUTPUT_WEIGHT = 2.0
+REBASE = 512.0
+"""Half-lives after which the stored counters are scaled down again: a float ends at 2^1023."""
+KEPT = 4_096
+"""Accounts up to this number are kept without looking for idle ones."""
+ACCOUNTS = 65_536
+"""Accounts at most, but for tenants that have requests here."""
+
+
+class Account:
+    """A tenant's service, scaled; how many of its requests are in the core; and the ranks it stands in."""
+
+    __slots__ = ("counter", "flights", "name", "number", "ranks")
+
+    def __init__(self, name: str, number: int) -> None:
+        self.name, self.number = name, number
+        self.counter = 0.0
+        self.flights = 0
+        self.ranks: list[Ranks] = []
+
+
+class Ranks:
+    """Accounts by their counters, the least first: a heap whose entries are put right when they surface.
+
+    An account's entry is the one that `seated` names; a counter that rose is noticed at the top, one that fell is told.
+    """
+
+    __slots__ = ("books", "epoch", "heap", "seated")
+
+    def __init__(self, books: Fairness) -> None:
+        self.books, self.epoch = books, books.epoch
+        self.heap: list[tuple[float, float, int, Account]] = []
+        self.seated: dict[Account, float] = {}
+
+    def join(self, account: Account, tie: float = 0.0) -> None:
+        """Among accounts of one level the least `tie` goes first."""
+        if account in self.seated:
+            return
+        account.ranks.append(self)
+        self._seat(account, tie)
+        if len(self.heap) > 2 * len(self.seated) + 64:
+            self._rebuild()
+
+    def leave(self, account: Account) -> None:
+        if self.seated.pop(account, None) is not None:
+            account.ranks.remove(self)
+
+    def lowered(self, account: Account) -> None:
+        if self.seated[account] > account.counter:
+            self._seat(account, inf)
+
+    def first(self) -> Account | None:
+        """The account with the least counter."""
+        if self.epoch != self.books.epoch:
+            self._rebuild()
+        heap = self.heap
+        while heap:
+            counter, _, number, account = heap[0]
+            if self.seated.get(account) != counter:
+                heappop(heap)
+            elif account.counter == counter:
+                return account
+            else:
+                self.seated[account] = account.counter
+                heapreplace(heap, (account.counter, inf, number, account))
+        return None
+
+    def _seat(self, account: Account, tie: float) -> None:
+        self.seated[account] = account.counter
+        heappush(self.heap, (account.counter, tie, account.number, account))
+
+    def _rebuild(self) -> None:
+        self.epoch = self.books.epoch
+        self.seated = {account: account.counter for account in self.seated}
+        self.heap = [(counter, inf, account.number, account) for account, counter in self.seated.items()]
+        heapify(self.heap)
+
+
+class Fairness:
+    """The tenants' accounts. `several` once there was more than one: before that nothing is charged."""
+
+    __slots__ = ("accounts", "active", "counted", "epoch", "numbered", "several", "since", "sweep_at")
+
+    def __init__(self) -> None:
+        self.accounts: dict[str, Account] = {}
+        self.epoch = self.numbered = 0
+        self.since = 0.0
+        self.several = False
+        self.counted = False
+        """The requests in the core have been given their accounts."""
+        self.sweep_at = KEPT
+        self.active = Ranks(self)
+
+    def account(self, name: str, now: float) -> Account:
+        known = self.accounts.get(name)
+        if known is not None:
+            return known
+        if len(self.accounts) >= self.sweep_at:
+            self.forget(now)
+        self.numbered += 1
+        opened = self.accounts[name] = Account(name, self.numbered)
+        self.several = len(self.accounts) > 1
+        return opened
+
+    def enter(self, account: Account) -> None:
+        """A request of its tenant came in. The first after none is lifted to the least of those that have some."""
+        if not account.flights:
+            least = self.active.first()
+            if least is not None and least.counter > account.counter:
+                account.counter = least.counter
+            self.active.join(account)
+        account.flights += 1
+
+    def leave(self, account: Account) -> None:
+        account.flights -= 1
+        if not account.flights:
+            self.active.leave(account)
+
+    def lift(self, account: Account, ranks: Ranks) -> bool:
+        """Level with the least of those that wait in `ranks`; whether it was below."""
+        least = ranks.first()
+        if least is None or least.counter <= account.counter:
+            return False
+        account.counter = least.counter
+        return True
+
+    def scale(self, at: float) -> float:
+        power: float = 2.0 ** ((at - self.since) / HALF_LIFE_S)
+        return power
+
+    def charge(self, account: Account, tokens: float, at: float) -> None:
+        """Weighted tokens of service given at time `at`; negative ones take a prediction back."""
+        if at - self.since > REBASE * HALF_LIFE_S:
+            self._rebase(at)
+        account.counter += tokens * self.scale(at)
+        if tokens < 0:
+            account.counter = max(0.0, account.counter)
+            for ranks in account.ranks:
+                ranks.lowered(account)
+
+    def service(self, account: Account, now: float) -> float:
+        """Weighted tokens it was given of late, decayed."""
+        return account.counter / self.scale(now)
+
+    def forget(self, now: float) -> None:
+        """Drop idle accounts that decayed to less than a token, and beyond `ACCOUNTS` the least of the idle ones."""
+        least = self.scale(now)
+        idle = [account for account in self.accounts.values() if not account.flights]
+        gone = [account for account in idle if account.counter < least]
+        if len(self.accounts) - len(gone) >= ACCOUNTS:
+            idle.sort(key=lambda account: account.counter)
+            gone = idle[: max(len(gone), len(self.accounts) - ACCOUNTS // 2)]
+        self._drop(gone)
+        self.sweep_at = max(KEPT, min(ACCOUNTS, 2 * len(self.accounts)))
+
+    def _drop(self, gone: Iterable[Account]) -> None:
+        for account in gone:
+            del self.accounts[account.name]
+
+    def _rebase(self, now: float) -> None:
+        shrink = 2.0 ** (-(now - self.since) / HALF_LIFE_S)
+        for account in self.accounts.values():
+            account.counter *= shrink
+        self.since = now
+        self.epoch += 1
