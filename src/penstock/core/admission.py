@@ -8,6 +8,7 @@ from random import Random
 import msgspec
 
 from penstock import config
+from penstock.core.bands import Bands
 from penstock.core.charge import cost
 from penstock.core.claims import Claims
 from penstock.core.flight import Flight
@@ -51,7 +52,7 @@ class Admission:
         """The outcome to refuse `flight` with, or None. `choice` is its best node now, if any has a slot."""
         lane = flight.lane
         margin = 1.0 + self.knobs.margin
-        breaks = crowds = greedy = False
+        breaks = crowds = False
         left = flight.due - now
         if choice is not None and not lane.queue.size:
             predicted = choice.ready_s
@@ -63,29 +64,32 @@ class Admission:
                 rate, start = self.supply(lane, now)
                 rate *= spare
                 breaks = lane.queue.slack_after(flight.priority, flight.key, ahead_s + flight.own_s * margin, rate, start) < 0
-                after_s = start - now + (lane.queue.work_s() + flight.own_s) * margin / rate if rate > 0 else 0.0
-                crowds = lane.bands.crowds_out(flight.request.prompt_tokens, after_s)
-                greedy = flight.account is not None and self._claims(flight).crowds_out(flight.request.tenant, after_s, now)
-                if flight.task.floor and (breaks or crowds or greedy or predicted * margin > left) and rate > 0:
-                    floor_s = self._by_floor_s(flight, rate / spare, start)
-                    if floor_s * margin + lane.nodes[0].base_s + flight.own_s <= left:
-                        predicted, breaks, crowds, greedy = floor_s, False, False, False
-        refusal = self.policy.refusal(View(lane.queue.size, self.knobs.queue_max, predicted * margin, left, breaks, crowds or greedy))
-        # While nothing waits and nothing is refused all lengths are admitted alike: there is nothing to count.
+                after_s = self.wait_s(lane, lane.queue.size, (lane.queue.work_s() + flight.own_s) * margin / spare, now) if rate > 0 else 0.0
+                crowds = self._bands(flight, now).crowds_out(flight.request.prompt_tokens, after_s)
+                if flight.account is not None and not crowds:
+                    rich_s = self._claims(flight).ahead_of(flight.request.tenant, now)
+                    crowds = rich_s is not None and after_s > rich_s
+                if flight.task.floor and (breaks or crowds or predicted * margin > left) and rate > 0:
+                    floor_s = self._by_floor_s(flight, rate / spare, start) + lane.nodes[0].base_s + flight.own_s
+                    if floor_s * margin <= left:
+                        predicted, breaks, crowds = floor_s, False, False
+        refusal = self.policy.refusal(View(lane.queue.size, self.knobs.queue_max, predicted * margin, left, breaks, crowds))
+        # While nothing waits and nothing is refused all are admitted alike: there is nothing to count.
         if left < inf and (lane.queue.size or refusal is not None) and flight.own_s <= OWED * left:
             room_s = left / margin - flight.own_s
-            if not greedy:
-                # What is refused for its tenant's sake says nothing of its length.
-                lane.bands.note(flight.request.prompt_tokens, refusal is None, room_s, now)
+            self._bands(flight, now).note(flight.request.prompt_tokens, refusal is None, room_s, now)
             if flight.account is not None:
                 self._claims(flight).note(flight.request.tenant, cost(flight), refusal is None, room_s, now)
         return refusal
 
     def withdrawn(self, flight: Flight, now: float) -> None:
         """It was admitted and not served after all."""
-        flight.lane.bands.withdrawn(flight.request.prompt_tokens)
+        self._bands(flight, now).withdrawn(flight.request.prompt_tokens)
         if flight.account is not None:
             self._claims(flight).withdrawn(flight.request.tenant, cost(flight), now)
+
+    def _bands(self, flight: Flight, now: float) -> Bands:
+        return flight.lane.bands if flight.account is None else self._claims(flight).claim(flight.request.tenant, now).bands
 
     def _claims(self, flight: Flight) -> Claims:
         claims = flight.lane.claims.get(flight.priority)

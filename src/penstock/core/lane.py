@@ -23,8 +23,9 @@ class Lane:
         self.model, self.nodes = model, nodes
         self.queue = Queue()
         self.bands = Bands()
+        """While there is one tenant."""
         self.claims: dict[int, Claims] = {}
-        """By priority."""
+        """By priority, once there are several tenants."""
         self.blocked = False
         """In the last pass no node had a slot or KV memory: the queue drains as answers end, not as prefills do."""
         self.drain_s = 0.0
