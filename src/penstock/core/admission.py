@@ -64,7 +64,9 @@ class Admission:
                 rate, start = self.supply(lane, now)
                 rate *= spare
                 breaks = lane.queue.slack_after(flight.priority, flight.key, ahead_s + flight.own_s * margin, rate, start) < 0
-                after_s = self.wait_s(lane, lane.queue.size, (lane.queue.work_s() + flight.own_s) * margin / spare, now) if rate > 0 else 0.0
+                after_s = (
+                    self.wait_s(lane, lane.queue.size, (lane.queue.work_s() + flight.own_s) * margin / spare, now) if rate > 0 else 0.0
+                )
                 crowds = self._bands(flight, now).crowds_out(flight.request.prompt_tokens, after_s)
                 if flight.account is not None and not crowds:
                     rich_s = self._claims(flight).ahead_of(flight.request.tenant, now)
@@ -78,15 +80,19 @@ class Admission:
         if left < inf and (lane.queue.size or refusal is not None) and flight.own_s <= OWED * left:
             room_s = left / margin - flight.own_s
             self._bands(flight, now).note(flight.request.prompt_tokens, refusal is None, room_s, now)
-            if flight.account is not None:
-                self._claims(flight).note(flight.request.tenant, cost(flight), refusal is None, room_s, now)
+            if flight.account is not None and refusal is not None:
+                self._claims(flight).refuse(flight.request.tenant, room_s, now)
         return refusal
 
     def withdrawn(self, flight: Flight, now: float) -> None:
         """It was admitted and not served after all."""
         self._bands(flight, now).withdrawn(flight.request.prompt_tokens)
-        if flight.account is not None:
-            self._claims(flight).withdrawn(flight.request.tenant, cost(flight), now)
+
+    def served(self, flight: Flight, now: float) -> None:
+        """It was dispatched."""
+        claims = flight.lane.claims.get(flight.priority)
+        if claims is not None:
+            claims.served(flight.request.tenant, cost(flight), now)
 
     def _bands(self, flight: Flight, now: float) -> Bands:
         return flight.lane.bands if flight.account is None else self._claims(flight).claim(flight.request.tenant, now).bands

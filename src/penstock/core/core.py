@@ -195,6 +195,7 @@ class Core:
         if flight.account is not None or self.weighs:
             charge.dispatched(self.books, flight, now)
             flight.lane.queue.dispatched(flight, charge.cost(flight), now)
+            self.admission.served(flight, now)
         if request.blocks:
             self.prefixes.insert(node.index, request.blocks)
         why = (now - flight.arrived, choice.ready_s, float(request.prompt_tokens - choice.uncached), choice.score, float(flight.attempt))
