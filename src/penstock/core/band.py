@@ -31,12 +31,15 @@ class Seat:
 
 
 class Band:
-    """`bit` and the next one mark, in `Flight.taken`, that an entry was taken out of the first or second of its heaps."""
+    """`bit` and the two next mark, in `Flight.taken`, that an entry was taken out of the first or second of its heaps, and that
+    its tenant was passed over.
+    """
 
     __slots__ = (
         "alone",
         "books",
         "counts",
+        "passed",
         "pressed",
         "pressing",
         "ranks",
@@ -52,7 +55,7 @@ class Band:
     def __init__(self, books: Fairness, bit: int, alone: Account) -> None:
         self.books, self.alone = books, alone
         """`alone` stands for the tenant of requests whose tenants are not told apart."""
-        self.turned, self.pressed = bit, 2 * bit
+        self.turned, self.pressed, self.passed = bit, 2 * bit, 4 * bit
         self.seats: dict[Account, Seat] = {}
         self.ranks = Ranks(books)
         self.pressing: list[Entry] = []
@@ -115,10 +118,15 @@ class Band:
         flight.taken |= self.turned
         return flight
 
+    def pass_over(self, flight: Flight) -> None:
+        flight.taken |= self.passed
+        self.ranks.leave(flight.account or self.alone)
+
     def put_back(self, flight: Flight) -> None:
+        account = flight.account or self.alone
         if flight.taken & self.turned:
-            account = flight.account or self.alone
             heappush(self.seats[account].heap, (flight.rank, flight.request.id, flight))
+        if flight.taken & (self.turned | self.passed):
             self.ranks.join(account)
         if flight.taken & self.pressed:
             heappush(self.pressing, (flight.key, flight.request.id, flight))

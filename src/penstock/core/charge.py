@@ -21,19 +21,23 @@ def enter(books: Fairness, flight: Flight, flights: Iterable[Flight], now: float
         books.counted = False
         return
     if not books.counted:
-        books.counted = True
+        books.counted, books.opened_at = True, now
         for other in flights:
             if other.account is None and other is not flight:
                 other.account = books.account(other.request.tenant, now)
-                books.enter(other.account)
+                books.enter(other.account, now)
     flight.account = account
-    books.enter(account)
+    books.enter(account, now)
 
 
 def dispatched(books: Fairness, flight: Flight, now: float) -> None:
-    if flight.account is not None:
+    account = flight.account
+    if account is not None and flight.node is not None:
         flight.charged = flight.output
-        books.charge(flight.account, cost(flight), now)
+        books.charge(account, cost(flight), now)
+        account.running += 1
+        account.held_s += (flight.own_s + flight.output * flight.node.steps.parts()[1]) * books.scale(now)
+        books.survey(now)
 
 
 def produced(books: Fairness, node: Node, flights: Mapping[int, Flight], now: float) -> None:
@@ -55,6 +59,7 @@ def settle(books: Fairness, flight: Flight, output_tokens: int, now: float) -> N
     account = flight.account
     if account is None or flight.charged < 0.0 or flight.node is None:
         return
+    account.running -= 1
     if output_tokens < 0:
         itl_s = flight.node.steps.itl_s
         output_tokens = int((now - flight.first) / itl_s) if flight.first >= 0.0 and itl_s > 0.0 else 0

@@ -55,6 +55,8 @@ UNAVAILABLE_WAIT_S = 5.0
 BUSY_PAUSE_S = 0.25
 """A node that answered "busy" is given nothing for this long."""
 LATEST = Deadline()
+GUESS_OUTPUT = 128
+"""Output tokens of a class of which no answer has ended yet."""
 RETRIES_KEPT = 10.0
 """Unused retries are kept up to this many."""
 
@@ -165,7 +167,9 @@ class Core:
         if self.fair:
             charge.enter(self.books, flight, self.flights.values(), now)
         if flight.account is not None or self.weighs:
-            flight.output = self.lengths.mean((flight.lane.model, flight.task.name), flight.request.max_tokens)
+            request = flight.request
+            known = self.lengths.mean((flight.lane.model, flight.task.name), request.max_tokens)
+            flight.output = known or min(GUESS_OUTPUT, request.max_tokens or GUESS_OUTPUT)
 
     def _set_deadline(self, flight: Flight) -> None:
         task, request = flight.task, flight.request
@@ -331,7 +335,10 @@ class Core:
         while len(skipped) < knobs.scan and (flight := queue.pop()) is not None:
             tokens = self._kv_tokens(flight)
             choice = self.router.choose(flight, lane.nodes, tokens, knobs, now, hint)
-            if choice is None:
+            if choice is None and self.router.kept(flight, lane.nodes):
+                queue.pass_over(flight)
+                skipped.append(flight)
+            elif choice is None:
                 lane.blocked = True
                 skipped.append(flight)
                 if not flight.tried:
@@ -412,7 +419,7 @@ class Core:
         self.shares = {task.name: task.floor for task in self.classify.classes if task.floor > 0}
         self.weighs = bool(self.shares) or (self.yields and not self.fair)
         self.admission = Admission(config.policy, self.knobs, self.rng)
-        self.router = Router(config.policy, self.prefixes, self.rng)
+        self.router = Router(config.policy, self.prefixes, self.rng, self.books)
         old = {node.name: node for node in self.nodes}
         self.nodes = nodes_of(config, self.knobs, self.profiles, old, self._numbered)
         tpot_s = min(task.tpot_s for task in self.classify.classes)

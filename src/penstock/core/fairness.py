@@ -9,27 +9,39 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from heapq import heapify, heappop, heappush, heapreplace
-from math import inf
+from math import inf, log
 
 HALF_LIFE_S = 60.0
 OUTPUT_WEIGHT = 2.0
 REBASE = 512.0
 """Half-lives after which the stored counters are scaled down again: a float ends at 2^1023."""
+SURVEY_S = 0.25
+AWAY_S = 10.0
+"""Nothing is kept for a tenant that has had no request for this long."""
+LEAST_S = 0.01
+"""Node seconds below which a tenant without requests is not counted among the active ones."""
 KEPT = 4_096
 """Accounts up to this number are kept without looking for idle ones."""
+RICH = 1.5
+"""A tenant that waits for more although it was given this many times the mean of the others is above its share."""
 ACCOUNTS = 65_536
 """Accounts at most, but for tenants that have requests here."""
 
 
 class Account:
-    """A tenant's service, scaled; how many of its requests are in the core; and the ranks it stands in."""
+    """A tenant's service, scaled; the node time it took, scaled and never lifted; its requests in the core; the ranks it stands in."""
 
-    __slots__ = ("counter", "flights", "name", "number", "ranks")
+    __slots__ = ("counter", "flights", "held_s", "name", "number", "ranks", "rich", "running", "seen_at")
 
     def __init__(self, name: str, number: int) -> None:
         self.name, self.number = name, number
         self.counter = 0.0
-        self.flights = 0
+        self.held_s = 0.0
+        self.flights = self.running = 0
+        self.seen_at = 0.0
+        """When a request of it last came in."""
+        self.rich = False
+        """It asks for more than its share while others are served: it may not take the nodes that those others need."""
         self.ranks: list[Ranks] = []
 
 
@@ -93,7 +105,19 @@ class Ranks:
 class Fairness:
     """The tenants' accounts. `several` once there was more than one: before that nothing is charged."""
 
-    __slots__ = ("accounts", "active", "counted", "epoch", "numbered", "several", "since", "sweep_at")
+    __slots__ = (
+        "accounts",
+        "active",
+        "counted",
+        "epoch",
+        "numbered",
+        "opened_at",
+        "others_s",
+        "several",
+        "since",
+        "surveyed_at",
+        "sweep_at",
+    )
 
     def __init__(self) -> None:
         self.accounts: dict[str, Account] = {}
@@ -104,6 +128,9 @@ class Fairness:
         """The requests in the core have been given their accounts."""
         self.sweep_at = KEPT
         self.active = Ranks(self)
+        self.others_s = 0.0
+        """Node seconds a second, on average, of the tenants that are not above their share."""
+        self.surveyed_at = self.opened_at = 0.0
 
     def account(self, name: str, now: float) -> Account:
         known = self.accounts.get(name)
@@ -116,8 +143,9 @@ class Fairness:
         self.several = len(self.accounts) > 1
         return opened
 
-    def enter(self, account: Account) -> None:
+    def enter(self, account: Account, now: float) -> None:
         """A request of its tenant came in. The first after none is lifted to the least of those that have some."""
+        account.seen_at = now
         if not account.flights:
             least = self.active.first()
             if least is not None and least.counter > account.counter:
@@ -152,6 +180,20 @@ class Fairness:
             for ranks in account.ranks:
                 ranks.lowered(account)
 
+    def survey(self, now: float) -> None:
+        """Find who is above its share; now and then, and less often where there are very many."""
+        if now - self.surveyed_at < max(SURVEY_S, 1e-3 * len(self.accounts)):
+            return
+        self.surveyed_at = now
+        one = self.scale(now)
+        known = [account for account in self.accounts.values() if account.flights or account.held_s > LEAST_S * one]
+        total = sum(account.held_s for account in known)
+        for account in known:
+            mean = (total - account.held_s) / max(1, len(known) - 1)
+            account.rich = account.flights > account.running and account.held_s > RICH * mean > 0.0
+        others = sum(account.held_s for account in known if not account.rich and (account.flights or now - account.seen_at < AWAY_S))
+        self.others_s = others / one / min(HALF_LIFE_S / log(2.0), max(1.0, now - self.opened_at))
+
     def service(self, account: Account, now: float) -> float:
         """Weighted tokens it was given of late, decayed."""
         return account.counter / self.scale(now)
@@ -175,5 +217,6 @@ class Fairness:
         shrink = 2.0 ** (-(now - self.since) / HALF_LIFE_S)
         for account in self.accounts.values():
             account.counter *= shrink
+            account.held_s *= shrink
         self.since = now
         self.epoch += 1

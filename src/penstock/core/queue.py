@@ -105,6 +105,13 @@ class Queue:
             self.floored[flight.task.name].put_back(flight)
         flight.taken = 0
 
+    def pass_over(self, flight: Flight) -> None:
+        """None of its tenant's requests is looked at until this one, popped before, is put back."""
+        if self.spread:
+            for band in (self.bands[flight.priority], self.floored.get(flight.task.name)):
+                if band is not None:
+                    band.pass_over(flight)
+
     # -- more than one order
 
     def _alike(self, flight: Flight) -> bool:
@@ -139,7 +146,7 @@ class Queue:
         if name in self.floors.shares:
             floored = self.floored.get(name)
             if floored is None:
-                floored = self.floored[name] = Band(self.books, 4, self.alone)
+                floored = self.floored[name] = Band(self.books, 8, self.alone)
             if not floored.work.count:
                 self.floors.begins(name)
             floored.push(flight)

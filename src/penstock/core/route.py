@@ -7,11 +7,13 @@ With more than `ALL` nodes only prefix holders and a few sampled nodes are score
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 from random import Random
 
 import msgspec
 
 from penstock import config
+from penstock.core.fairness import Fairness
 from penstock.core.fleet import Node
 from penstock.core.flight import Flight
 from penstock.core.prefix import PrefixIndex
@@ -22,6 +24,8 @@ from penstock.policy.views import Pick, Score
 
 ALL = 16
 HOLDERS = 4
+KEPT_BUSY = 0.4
+"""How busy the nodes are to be that a tenant above its share is kept off, so that the others find them as if it were not there."""
 
 
 class Choice(msgspec.Struct, gc=False):
@@ -37,7 +41,8 @@ class Choice(msgspec.Struct, gc=False):
 
 
 class Router:
-    def __init__(self, policy: config.Policy, prefixes: PrefixIndex, rng: Random) -> None:
+    def __init__(self, policy: config.Policy, prefixes: PrefixIndex, rng: Random, books: Fairness | None = None) -> None:
+        self.books = books or Fairness()
         self.scores: list[tuple[float, Score]] = [
             (weight, find(SCORE, name, f"policy.score.{name}")) for name, weight in policy.score.items()
         ]
@@ -57,11 +62,20 @@ class Router:
                     drawn[index] = nodes[index]
         return list(drawn.values())
 
+    def kept(self, flight: Flight, nodes: Sequence[Node]) -> int:
+        """How many of the first nodes this one is kept off, for its tenant is above its share and others need them."""
+        if flight.account is None or not flight.account.rich:
+            return 0
+        return min(len(nodes) - 1, ceil(self.books.others_s / KEPT_BUSY))
+
     def choose(
         self, flight: Flight, nodes: Sequence[Node], tokens: int, knobs: Knobs, now: float, hint: Node | None = None
     ) -> Choice | None:
         """The best node that has a slot and memory for `tokens`, whether or not its prefill backlog has room yet."""
         request = flight.request
+        kept = self.kept(flight, nodes)
+        if kept:
+            nodes = nodes[kept:]
         among = nodes if len(nodes) <= ALL else None
         holders = self.prefixes.match(request.blocks) if request.blocks else None
         if among is None:

@@ -10,10 +10,10 @@ import msgspec
 import xxhash
 
 from penstock.errors import TraceError
+from penstock.facts import Outcome
 from penstock.sim.arrival import Arrival
 from penstock.sim.report import spread, ttft
 from penstock.sim.world import Trip, World
-from penstock.facts import Outcome
 
 Json = dict[str, Any]
 
