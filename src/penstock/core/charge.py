@@ -30,14 +30,14 @@ def enter(books: Fairness, flight: Flight, flights: Iterable[Flight], now: float
     books.enter(account, now)
 
 
-def dispatched(books: Fairness, flight: Flight, now: float) -> None:
+def dispatched(books: Fairness, flight: Flight, nodes: int, now: float) -> None:
     account = flight.account
     if account is not None and flight.node is not None:
         flight.charged = flight.output
         books.charge(account, cost(flight), now)
         account.running += 1
         account.held_s += (flight.own_s + flight.output * flight.node.steps.parts()[1]) * books.scale(now)
-        books.survey(now)
+        books.survey(nodes, now)
 
 
 def produced(books: Fairness, node: Node, flights: Mapping[int, Flight], now: float) -> None:

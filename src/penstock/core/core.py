@@ -197,7 +197,7 @@ class Core:
         flight.attempt += 1
         node.give(flight, choice.kv_tokens, now)
         if flight.account is not None or self.weighs:
-            charge.dispatched(self.books, flight, now)
+            charge.dispatched(self.books, flight, len(self.nodes), now)
             flight.lane.queue.dispatched(flight, charge.cost(flight), now)
             self.admission.served(flight, now)
         if request.blocks:

@@ -23,7 +23,9 @@ LEAST_S = 0.01
 KEPT = 4_096
 """Accounts up to this number are kept without looking for idle ones."""
 RICH = 1.5
-"""A tenant that waits for more although it was given this many times the mean of the others is above its share."""
+"""A tenant that waits for more although it was given this many times the mean of the others, and its share, is above it."""
+BUSY = 0.7
+"""How busy nodes are seen to be that are shared out."""
 ACCOUNTS = 65_536
 """Accounts at most, but for tenants that have requests here."""
 
@@ -31,7 +33,7 @@ ACCOUNTS = 65_536
 class Account:
     """A tenant's service, scaled; the node time it took, scaled and never lifted; its requests in the core; the ranks it stands in."""
 
-    __slots__ = ("counter", "flights", "held_s", "name", "number", "ranks", "rich", "running", "seen_at")
+    __slots__ = ("counter", "flights", "held_s", "name", "number", "ranks", "rich", "running", "seen_at", "want")
 
     def __init__(self, name: str, number: int) -> None:
         self.name, self.number = name, number
@@ -40,6 +42,8 @@ class Account:
         self.flights = self.running = 0
         self.seen_at = 0.0
         """When a request of it last came in."""
+        self.want = 0.0
+        """Share of the time of late that it had requests waiting."""
         self.rich = False
         """It asks for more than its share while others are served: it may not take the nodes that those others need."""
         self.ranks: list[Ranks] = []
@@ -117,6 +121,7 @@ class Fairness:
         "since",
         "surveyed_at",
         "sweep_at",
+        "tenants",
     )
 
     def __init__(self) -> None:
@@ -128,6 +133,8 @@ class Fairness:
         """The requests in the core have been given their accounts."""
         self.sweep_at = KEPT
         self.active = Ranks(self)
+        self.tenants = 1
+        """How many were seen in the last survey."""
         self.others_s = 0.0
         """Node seconds a second, on average, of the tenants that are not above their share."""
         self.surveyed_at = self.opened_at = 0.0
@@ -180,7 +187,7 @@ class Fairness:
             for ranks in account.ranks:
                 ranks.lowered(account)
 
-    def survey(self, now: float) -> None:
+    def survey(self, nodes: int, now: float) -> None:
         """Find who is above its share; now and then, and less often where there are very many."""
         if now - self.surveyed_at < max(SURVEY_S, 1e-3 * len(self.accounts)):
             return
@@ -188,11 +195,18 @@ class Fairness:
         one = self.scale(now)
         known = [account for account in self.accounts.values() if account.flights or account.held_s > LEAST_S * one]
         total = sum(account.held_s for account in known)
+        window_s = min(HALF_LIFE_S / log(2.0), max(1.0, now - self.opened_at)) * one
+        self.tenants = max(1, len(known))
+        share_s = BUSY * nodes / self.tenants * window_s
+        others = 0.0
         for account in known:
             mean = (total - account.held_s) / max(1, len(known) - 1)
-            account.rich = account.flights > account.running and account.held_s > RICH * mean > 0.0
-        others = sum(account.held_s for account in known if not account.rich and (account.flights or now - account.seen_at < AWAY_S))
-        self.others_s = others / one / min(HALF_LIFE_S / log(2.0), max(1.0, now - self.opened_at))
+            account.want += 0.25 * ((account.flights > account.running) - account.want)
+            above = account.held_s > RICH * mean > 0.0 and account.held_s > share_s
+            account.rich = above and account.want > (0.1 if account.rich else 0.5)
+            if not account.rich and (account.flights or now - account.seen_at < AWAY_S):
+                others += account.held_s
+        self.others_s = others / window_s
 
     def service(self, account: Account, now: float) -> float:
         """Weighted tokens it was given of late, decayed."""

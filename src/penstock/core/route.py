@@ -63,10 +63,10 @@ class Router:
         return list(drawn.values())
 
     def kept(self, flight: Flight, nodes: Sequence[Node]) -> int:
-        """How many of the first nodes this one is kept off, for its tenant is above its share and others need them."""
+        """How many of the first nodes this one is kept off, for its tenant is above its share and others need them; never off its share."""
         if flight.account is None or not flight.account.rich:
             return 0
-        return min(len(nodes) - 1, ceil(self.books.others_s / KEPT_BUSY))
+        return min(len(nodes) - ceil(len(nodes) / self.books.tenants), ceil(self.books.others_s / KEPT_BUSY))
 
     def choose(
         self, flight: Flight, nodes: Sequence[Node], tokens: int, knobs: Knobs, now: float, hint: Node | None = None
