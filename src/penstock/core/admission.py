@@ -11,6 +11,7 @@ from penstock import config
 from penstock.core.bands import Bands
 from penstock.core.charge import cost
 from penstock.core.claims import Claims
+from penstock.core.fairness import Fairness
 from penstock.core.flight import Flight
 from penstock.core.lane import Lane
 from penstock.core.route import Choice
@@ -38,7 +39,8 @@ class View(msgspec.Struct, gc=False):
 
 
 class Admission:
-    def __init__(self, policy: config.Policy, knobs: Knobs, rng: Random) -> None:
+    def __init__(self, policy: config.Policy, knobs: Knobs, rng: Random, books: Fairness | None = None) -> None:
+        self.books = books or Fairness()
         self.policy: Admit = find(ADMIT, policy.admit, "policy.admit")
         self.knobs, self.rng = knobs, rng
 
@@ -59,14 +61,14 @@ class Admission:
         else:
             ahead, ahead_s = lane.queue.ahead(flight.priority, flight.key)
             spare = 1.0 - min(MOST_FLOORS, lane.queue.promised_share(flight.task.name)) if lane.queue.floors.shares else 1.0
+            if flight.account is not None and flight.account.rich:
+                spare *= 1.0 - min(0.5, self.books.others_s / len(lane.nodes))
             predicted = self.wait_s(lane, ahead, ahead_s / spare, now) + lane.nodes[0].base_s + flight.own_s
             if left < inf:
                 rate, start = self.supply(lane, now)
                 rate *= spare
                 breaks = lane.queue.slack_after(flight.priority, flight.key, ahead_s + flight.own_s * margin, rate, start) < 0
-                after_s = (
-                    self.wait_s(lane, lane.queue.size, (lane.queue.work_s() + flight.own_s) * margin / spare, now) if rate > 0 else 0.0
-                )
+                after_s = self.wait_s(lane, lane.queue.size, (lane.queue.work_s() + flight.own_s) * margin / spare, now)
                 crowds = self._bands(flight, now).crowds_out(flight.request.prompt_tokens, after_s)
                 if flight.account is not None and not crowds:
                     rich_s = self._claims(flight).ahead_of(flight.request.tenant, now)

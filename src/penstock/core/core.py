@@ -418,7 +418,7 @@ class Core:
         self.yields = self.fair or getattr(self.order, "yields", False)
         self.shares = {task.name: task.floor for task in self.classify.classes if task.floor > 0}
         self.weighs = bool(self.shares) or (self.yields and not self.fair)
-        self.admission = Admission(config.policy, self.knobs, self.rng)
+        self.admission = Admission(config.policy, self.knobs, self.rng, self.books)
         self.router = Router(config.policy, self.prefixes, self.rng, self.books)
         old = {node.name: node for node in self.nodes}
         self.nodes = nodes_of(config, self.knobs, self.profiles, old, self._numbered)

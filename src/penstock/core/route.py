@@ -7,7 +7,7 @@ With more than `ALL` nodes only prefix holders and a few sampled nodes are score
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import ceil
+from math import ceil, inf
 from random import Random
 
 import msgspec
@@ -64,7 +64,8 @@ class Router:
 
     def kept(self, flight: Flight, nodes: Sequence[Node]) -> int:
         """How many of the first nodes this one is kept off, for its tenant is above its share and others need them; never off its share."""
-        if flight.account is None or not flight.account.rich:
+        if flight.account is None or not flight.account.rich or flight.due < inf:
+            # With deadlines admission sees to it that the others are served in time.
             return 0
         return min(len(nodes) - ceil(len(nodes) / self.books.tenants), ceil(self.books.others_s / KEPT_BUSY))
 
