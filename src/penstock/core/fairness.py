@@ -15,7 +15,10 @@ HALF_LIFE_S = 60.0
 OUTPUT_WEIGHT = 2.0
 REBASE = 512.0
 """Half-lives after which the stored counters are scaled down again: a float ends at 2^1023."""
-SURVEY_S = 0.25
+SURVEY_S, SURVEY_EACH_S = 0.1, 2e-4
+"""Least time between surveys, and for each account, so that many cost no more of the time than few."""
+WANT_S = 0.4
+"""Over how long it is watched whether a tenant has requests waiting."""
 AWAY_S = 10.0
 """Nothing is kept for a tenant that has had no request for this long."""
 LEAST_S = 0.01
@@ -189,9 +192,11 @@ class Fairness:
 
     def survey(self, nodes: int, now: float) -> None:
         """Find who is above its share; now and then, and less often where there are very many."""
-        if now - self.surveyed_at < max(SURVEY_S, 1e-3 * len(self.accounts)):
+        passed_s = now - self.surveyed_at
+        if passed_s < max(SURVEY_S, SURVEY_EACH_S * len(self.accounts)):
             return
         self.surveyed_at = now
+        follow = min(1.0, passed_s / WANT_S)
         one = self.scale(now)
         known = [account for account in self.accounts.values() if account.flights or account.held_s > LEAST_S * one]
         total = sum(account.held_s for account in known)
@@ -201,7 +206,7 @@ class Fairness:
         others = 0.0
         for account in known:
             mean = (total - account.held_s) / max(1, len(known) - 1)
-            account.want += 0.25 * ((account.flights > account.running) - account.want)
+            account.want += follow * ((account.flights > account.running) - account.want)
             above = account.held_s > RICH * mean > 0.0 and account.held_s > share_s
             account.rich = above and account.want > (0.1 if account.rich else 0.5)
             if not account.rich and (account.flights or now - account.seen_at < AWAY_S):

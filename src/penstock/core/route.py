@@ -24,7 +24,7 @@ from penstock.policy.views import Pick, Score
 
 ALL = 16
 HOLDERS = 4
-KEPT_BUSY = 0.4
+KEPT_BUSY = 0.33
 """How busy the nodes are to be that a tenant above its share is kept off, so that the others find them as if it were not there."""
 
 

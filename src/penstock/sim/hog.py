@@ -12,7 +12,7 @@ import xxhash
 from penstock.errors import TraceError
 from penstock.facts import Outcome
 from penstock.sim.arrival import Arrival
-from penstock.sim.report import spread, ttft
+from penstock.sim.report import rounded, seconds, spread, ttft
 from penstock.sim.world import Trip, World
 
 Json = dict[str, Any]
@@ -58,3 +58,27 @@ def others(world: World, hog: Hog) -> Json:
     trips: list[Trip] = [trip for trip in world.trips if trip.arrival.tenant != hog.tenant]
     done = [trip for trip in trips if trip.outcome is Outcome.COMPLETED]
     return {"requests": len(trips), "completed": len(done), "ttft_s": spread([ttft(trip) for trip in done], (50, 99))}
+
+
+def effect(before: World, after: World, hog: Hog) -> Json:
+    """The others without and with the hog; `p99` is the second's time to first token over the first's."""
+    quiet, beside = others(before, hog), others(after, hog)
+    p99, p99_beside = quiet["ttft_s"]["p99"], beside["ttft_s"]["p99"]
+    return {
+        "tenant": hog.tenant,
+        "factor": hog.factor,
+        "others": quiet,
+        "others_beside_it": beside,
+        "p99": None if not p99 or p99_beside is None else rounded(p99_beside / p99),
+    }
+
+
+def sentence(name: str, result: Json) -> str:
+    """For people."""
+    quiet, beside = result["others"], result["others_beside_it"]
+    ratio = "-" if result["p99"] is None else f"{result['p99']:.2f}"
+    return (
+        f"{name}: beside {result['tenant']} at {result['factor']} times its rate the other tenants' TTFT p99 is {ratio} times what it was "
+        f"({seconds(quiet['ttft_s']['p99'])} -> {seconds(beside['ttft_s']['p99'])}), "
+        f"{beside['completed']:,} of their {beside['requests']:,} requests completed"
+    )
