@@ -19,6 +19,7 @@ SURVEY_S, SURVEY_EACH_S = 0.1, 2e-4
 """Least time between surveys, and for each account, so that many cost no more of the time than few."""
 WANT_S = 0.4
 """Over how long it is watched whether a tenant has requests waiting."""
+LEARN_S = 20.0
 AWAY_S = 10.0
 """Nothing is kept for a tenant that has had no request for this long."""
 LEAST_S = 0.01
@@ -211,7 +212,8 @@ class Fairness:
             account.rich = above and account.want > (0.1 if account.rich else 0.5)
             if not account.rich and (account.flights or now - account.seen_at < AWAY_S):
                 others += account.held_s
-        self.others_s = others / window_s
+        # Before enough was seen to tell what the others need, it is taken to be much.
+        self.others_s = others / window_s if now - self.opened_at > LEARN_S else float(nodes)
 
     def service(self, account: Account, now: float) -> float:
         """Weighted tokens it was given of late, decayed."""
