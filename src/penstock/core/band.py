@@ -36,7 +36,6 @@ class Band:
     """
 
     __slots__ = (
-        "alone",
         "books",
         "counts",
         "passed",
@@ -52,9 +51,8 @@ class Band:
         "work",
     )
 
-    def __init__(self, books: Fairness, bit: int, alone: Account) -> None:
-        self.books, self.alone = books, alone
-        """`alone` stands for the tenant of requests whose tenants are not told apart."""
+    def __init__(self, books: Fairness, bit: int) -> None:
+        self.books = books
         self.turned, self.pressed, self.passed = bit, 2 * bit, 4 * bit
         self.seats: dict[Account, Seat] = {}
         self.ranks = Ranks(books)
@@ -69,7 +67,7 @@ class Band:
         """Seconds of work that may go before the earliest latest start, as last looked at."""
 
     def push(self, flight: Flight) -> None:
-        account = flight.account or self.alone
+        account = payer(flight)
         seat = self.seats.get(account)
         if seat is None:
             seat = self.seats[account] = Seat(account)
@@ -86,7 +84,7 @@ class Band:
 
     def remove(self, flight: Flight) -> None:
         """It waits no longer; its entries are dropped when they surface, or when most are dead."""
-        account = flight.account or self.alone
+        account = payer(flight)
         seat = self.seats[account]
         if flight.taken & self.turned:
             self.slack_s -= flight.own_s
@@ -114,16 +112,16 @@ class Band:
                 heappop(self.pressing)
                 urgent.taken |= self.pressed
                 return urgent
-        heappop(self.seats[flight.account or self.alone].heap)
+        heappop(self.seats[payer(flight)].heap)
         flight.taken |= self.turned
         return flight
 
     def pass_over(self, flight: Flight) -> None:
         flight.taken |= self.passed
-        self.ranks.leave(flight.account or self.alone)
+        self.ranks.leave(payer(flight))
 
     def put_back(self, flight: Flight) -> None:
-        account = flight.account or self.alone
+        account = payer(flight)
         if flight.taken & self.turned:
             heappush(self.seats[account].heap, (flight.rank, flight.request.id, flight))
         if flight.taken & (self.turned | self.passed):
@@ -166,6 +164,11 @@ class Band:
             # All of its requests are being looked at in this pass.
             self.ranks.leave(account)
         return None
+
+
+def payer(flight: Flight) -> Account:
+    assert flight.payer is not None, "it has a seat"
+    return flight.payer
 
 
 def surfaced(heap: list[Entry], bit: int) -> Flight | None:

@@ -15,7 +15,7 @@ def cost(flight: Flight) -> float:
 
 
 def enter(books: Fairness, flight: Flight, flights: Iterable[Flight], now: float) -> None:
-    """A request came in. When it is the first of a second tenant, those that are here are counted in."""
+    """A request came in. When it is the first of a second tenant, those that are here are counted in, and those on nodes charged."""
     account = books.account(flight.request.tenant, now)
     if not books.several:
         books.counted = False
@@ -26,6 +26,7 @@ def enter(books: Fairness, flight: Flight, flights: Iterable[Flight], now: float
             if other.account is None and other is not flight:
                 other.account = books.account(other.request.tenant, now)
                 books.enter(other.account, now)
+                dispatched(books, other, 1, now)
     flight.account = account
     books.enter(account, now)
 

@@ -37,7 +37,7 @@ ACCOUNTS = 65_536
 class Account:
     """A tenant's service, scaled; the node time it took, scaled and never lifted; its requests in the core; the ranks it stands in."""
 
-    __slots__ = ("counter", "flights", "held_s", "name", "number", "ranks", "rich", "running", "seen_at", "want")
+    __slots__ = ("counter", "flights", "held_s", "lifted", "name", "number", "ranks", "rich", "running", "seen_at", "want")
 
     def __init__(self, name: str, number: int) -> None:
         self.name, self.number = name, number
@@ -46,6 +46,8 @@ class Account:
         self.flights = self.running = 0
         self.seen_at = 0.0
         """When a request of it last came in."""
+        self.lifted = False
+        """It was below its counter and has not been served since."""
         self.want = 0.0
         """Share of the time of late that it had requests waiting."""
         self.rich = False
@@ -160,7 +162,7 @@ class Fairness:
         if not account.flights:
             least = self.active.first()
             if least is not None and least.counter > account.counter:
-                account.counter = least.counter
+                account.counter, account.lifted = least.counter, True
             self.active.join(account)
         account.flights += 1
 
@@ -170,12 +172,11 @@ class Fairness:
             self.active.leave(account)
 
     def lift(self, account: Account, ranks: Ranks) -> bool:
-        """Level with the least of those that wait in `ranks`; whether it was below."""
+        """Level with the least of those that wait in `ranks`; whether it was below before it was lifted."""
         least = ranks.first()
-        if least is None or least.counter <= account.counter:
-            return False
-        account.counter = least.counter
-        return True
+        if least is not None and least.counter > account.counter:
+            account.counter, account.lifted = least.counter, True
+        return account.lifted
 
     def scale(self, at: float) -> float:
         power: float = 2.0 ** ((at - self.since) / HALF_LIFE_S)
@@ -186,6 +187,7 @@ class Fairness:
         if at - self.since > REBASE * HALF_LIFE_S:
             self._rebase(at)
         account.counter += tokens * self.scale(at)
+        account.lifted = False
         if tokens < 0:
             account.counter = max(0.0, account.counter)
             for ranks in account.ranks:

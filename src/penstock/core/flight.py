@@ -34,6 +34,8 @@ class Flight(msgspec.Struct, eq=False):
     """Its place among the requests of its tenant."""
     account: Account | None = None
     """Its tenant's, once there are several tenants."""
+    payer: Account | None = None
+    """The account that it stands with in the queue."""
     output: float = 0.0
     """Predicted output tokens."""
     charged: float = -1.0

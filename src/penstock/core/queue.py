@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from heapq import heapify, heappop, heappush
 from math import inf
 
-from penstock.core.band import Band
+from penstock.core.band import Band, payer
 from penstock.core.fairness import Account, Fairness
 from penstock.core.flight import Flight
 from penstock.core.floors import Floors
@@ -39,6 +39,7 @@ class Queue:
         """Whose requests wait in the heap."""
         self.floors = Floors(shares or {})
         self.alone = Account("", 0)
+        """The tenant of requests whose tenants are not told apart."""
         self.bands: dict[int, Band] = {}
         self.floored: dict[str, Band] = {}
         self.priorities: list[int] = []
@@ -133,10 +134,10 @@ class Queue:
 
     def _seat(self, flight: Flight) -> None:
         assert self.books is not None
-        flight.taken = 0
+        flight.taken, flight.payer = 0, flight.account or self.alone
         band = self.bands.get(flight.priority)
         if band is None:
-            band = self.bands[flight.priority] = Band(self.books, 1, self.alone)
+            band = self.bands[flight.priority] = Band(self.books, 1)
             self.priorities = sorted(self.bands, reverse=True)
         if not band.work.count:
             band.since = flight.arrived
@@ -146,7 +147,7 @@ class Queue:
         if name in self.floors.shares:
             floored = self.floored.get(name)
             if floored is None:
-                floored = self.floored[name] = Band(self.books, 8, self.alone)
+                floored = self.floored[name] = Band(self.books, 8)
             if not floored.work.count:
                 self.floors.begins(name)
             floored.push(flight)
@@ -238,7 +239,7 @@ class Queue:
         """Requests up to and with this one, which waits, and the seconds of prefill before it, turns between tenants included."""
         if not self.spread or self.bands[flight.priority].slack_s < flight.own_s:
             return self.ahead(flight.priority, flight.key)
-        band, account = self.bands[flight.priority], flight.account or self.alone
+        band, account = self.bands[flight.priority], payer(flight)
         own_count, own_s = band.seats[account].work.until(flight.key)
         count, seconds = self.ahead(flight.priority, -inf)
         other_count, other_s = band.others(account, own_s)
