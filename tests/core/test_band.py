@@ -138,10 +138,10 @@ def test_place_counts_the_turns_of_the_others() -> None:
     for number in range(100):
         bench.push("hog", float(number))
     mine = [bench.push("b", 100.0 + number) for number in range(3)]
-    places = [bench.queue.place(one)[0] for one in mine]
+    places = [bench.queue.place(one, 0.0)[0] for one in mine]
     assert places[0] <= 3 and places[2] <= 8, "not behind the hundred"
     last = max(bench.queue.flights(), key=lambda one: (one.account is mine[0].account, one.key) if one not in mine else (False, -1.0))
-    assert bench.queue.place(last)[0] >= 95
+    assert bench.queue.place(last, 0.0)[0] >= 95
 
 
 OPERATIONS = st.lists(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from heapq import heapify, heappop, heappush
 from math import inf
 
+from penstock.core.charge import cost
 from penstock.core.fairness import Account, Fairness, Ranks
 from penstock.core.flight import Flight
 from penstock.core.work import Work
@@ -16,16 +17,21 @@ from penstock.core.work import Work
 SIZES = 48
 """Tenants are told apart by the size of what waits for them, in powers of two of a millisecond."""
 
+SEATS = 64
+"""Up to so many tenants are looked at one by one to tell a place."""
+
 Entry = tuple[float, int, Flight]
 
 
 class Seat:
     """One tenant's waiting requests in a band."""
 
-    __slots__ = ("account", "heap", "work")
+    __slots__ = ("account", "heap", "tokens", "work")
 
     def __init__(self, account: Account) -> None:
         self.account = account
+        self.tokens = 0.0
+        """Weighted tokens that wait."""
         self.heap: list[Entry] = []
         self.work = Work()
 
@@ -76,6 +82,7 @@ class Band:
         else:
             self._weigh(seat, -1)
         seat.work.add(flight)
+        seat.tokens += cost(flight)
         self.work.add(flight)
         self._weigh(seat, 1)
         heappush(seat.heap, (flight.rank, flight.request.id, flight))
@@ -90,6 +97,7 @@ class Band:
             self.slack_s -= flight.own_s
         self._weigh(seat, -1)
         seat.work.take(flight)
+        seat.tokens -= cost(flight)
         self.work.take(flight)
         if not seat.work.count:
             del self.seats[account]
@@ -129,23 +137,39 @@ class Band:
         if flight.taken & self.pressed:
             heappush(self.pressing, (flight.key, flight.request.id, flight))
 
-    def others(self, account: Account, before_s: float) -> tuple[float, float]:
-        """Requests and seconds of other tenants that go before one with `before_s` of its own tenant's work before it.
+    def before(self, flight: Flight, now: float) -> tuple[float, float]:
+        """Requests and seconds that go before one that waits, up to and with itself, in a fluid picture of the turns.
 
-        A fluid picture: tenants that wait are level, so each gets as much as this one, or all it asks for.
+        Each other tenant is served until its counter passes what this one's will be. Of very many they are taken to be level.
         """
+        account = payer(flight)
+        seat = self.seats[account]
+        own_count, own_s = seat.work.until(flight.key)
+        if len(self.seats) > SEATS:
+            count, seconds = self._level_others(seat, own_s)
+            return own_count + count, own_s + seconds
+        tokens = seat.tokens / seat.work.count * max(0, own_count - 1)
+        one = self.books.scale(now)
+        count, seconds = float(own_count), own_s
+        for other in self.seats.values():
+            if other is not seat and other.tokens > 0.0:
+                share = min(1.0, max(0.0, tokens + (account.counter - other.account.counter) / one) / other.tokens)
+                # A turn is a whole request.
+                share = max(share, min(1.0, 0.5 / other.work.count)) if account.counter > other.account.counter else share
+                count += other.work.count * share
+                seconds += other.work.seconds * share
+        return count, seconds
+
+    def _level_others(self, own: Seat, before_s: float) -> tuple[float, float]:
+        """Requests and seconds of other tenants where each gets as much as this one's `before_s`, or all it asks for."""
         count = seconds = 0.0
         for tenants, requests, total in zip(self.tenants, self.counts, self.sums, strict=True):
             if tenants:
                 share = min(1.0, before_s * tenants / total) if total > 0.0 else 1.0
                 count += requests * share
                 seconds += total * share
-        own = self.seats.get(account)
-        if own is not None:
-            share = min(1.0, before_s / own.work.seconds) if own.work.seconds > 0.0 else 1.0
-            count -= own.work.count * share
-            seconds -= own.work.seconds * share
-        return max(0.0, count), max(0.0, seconds)
+        share = min(1.0, before_s / own.work.seconds) if own.work.seconds > 0.0 else 1.0
+        return max(0.0, count - own.work.count * share), max(0.0, seconds - own.work.seconds * share)
 
     def _weigh(self, seat: Seat, sign: int) -> None:
         work = seat.work

@@ -122,8 +122,12 @@ class Core:
         flight = self.flights.get(id)
         if flight is None or not flight.waiting:
             return None
-        ahead, ahead_s = flight.lane.queue.place(flight)
-        return max(1, ahead), self.admission.wait_s(flight.lane, max(0, ahead - 1), ahead_s, now)
+        queue, account = flight.lane.queue, flight.account
+        ahead, ahead_s = queue.place(flight, now)
+        wait = self.admission.wait_s(flight.lane, max(0, ahead - 1), ahead_s, now)
+        if account is not None and account.rich:
+            wait = max(wait, queue.own_place(flight) * account.drain_s)
+        return max(1, ahead), wait
 
     def snapshot(self, now: float) -> Snapshot:
         held = self.prefixes.recent
@@ -355,6 +359,8 @@ class Core:
             elif choice.node.has_room(knobs.depth_s, now, choice.uncached * choice.node.token_s):
                 self._leave(flight)
                 lane.drained(now)
+                if flight.account is not None:
+                    flight.account.drained(now)
                 self._forward(flight, choice, now, actions)
             else:
                 skipped.append(flight)

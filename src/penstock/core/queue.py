@@ -235,15 +235,17 @@ class Queue:
                 seconds += until_s
         return count, seconds
 
-    def place(self, flight: Flight) -> tuple[int, float]:
-        """Requests up to and with this one, which waits, and the seconds of prefill before it, turns between tenants included."""
+    def place(self, flight: Flight, now: float) -> tuple[int, float]:
+        """Requests up to and with this one, which waits, and their seconds of prefill, turns between tenants included."""
         if not self.spread or self.bands[flight.priority].slack_s < flight.own_s:
             return self.ahead(flight.priority, flight.key)
-        band, account = self.bands[flight.priority], payer(flight)
-        own_count, own_s = band.seats[account].work.until(flight.key)
         count, seconds = self.ahead(flight.priority, -inf)
-        other_count, other_s = band.others(account, own_s)
-        return count + own_count + round(other_count), seconds + own_s + other_s
+        own_count, own_s = self.bands[flight.priority].before(flight, now)
+        return count + round(own_count), seconds + own_s
+
+    def own_place(self, flight: Flight) -> int:
+        """Requests of its own tenant up to and with this one, where tenants take turns; else 0."""
+        return self.bands[flight.priority].seats[payer(flight)].work.until(flight.key)[0] if self.spread else 0
 
     def slack_after(self, priority: int, key: float, ahead_s: float, rate: float, start: float) -> float:
         """The least time, in seconds of work, by which promised requests behind this key and of its priority start before their key."""
