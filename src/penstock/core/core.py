@@ -344,7 +344,7 @@ class Core:
         while len(skipped) < knobs.scan and (flight := queue.pop()) is not None:
             tokens = self._kv_tokens(flight)
             choice = self.router.choose(flight, lane.nodes, tokens, knobs, now, hint)
-            if choice is None and self.router.kept(flight, lane.nodes):
+            if choice is None and self.router.kept(flight, lane.nodes, knobs.kept_busy):
                 queue.pass_over(flight)
                 skipped.append(flight)
             elif choice is None:

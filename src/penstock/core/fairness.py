@@ -150,7 +150,6 @@ class Fairness:
         "since",
         "surveyed_at",
         "sweep_at",
-        "tenants",
     )
 
     def __init__(self) -> None:
@@ -162,8 +161,6 @@ class Fairness:
         """The requests in the core have been given their accounts."""
         self.sweep_at = KEPT
         self.active = Ranks(self)
-        self.tenants = 1
-        """How many were seen in the last survey."""
         self.others_s = 0.0
         """Node seconds a second, on average, of the tenants that are not above their share."""
         self.surveyed_at = self.opened_at = 0.0
@@ -227,13 +224,13 @@ class Fairness:
         known = [account for account in self.accounts.values() if account.flights or account.held_s > LEAST_S * one]
         total = sum(account.held_s for account in known)
         window_s = min(HALF_LIFE_S / log(2.0), max(1.0, now - self.opened_at)) * one
-        self.tenants = max(1, len(known))
-        share_s = BUSY * nodes / self.tenants * window_s
+        share_s = BUSY * nodes / max(1, len(known)) * window_s
         others = 0.0
         for account in known:
             mean = (total - account.held_s) / max(1, len(known) - 1)
             account.want += follow * ((account.flights > account.running) - account.want)
-            above = account.held_s > RICH * mean > 0.0 and account.held_s > share_s
+            # Once told apart it stays so while it waits: kept off nodes it is given less than its share.
+            above = account.rich or (account.held_s > RICH * mean > 0.0 and account.held_s > share_s)
             account.rich = above and account.want > (0.1 if account.rich else 0.5)
             if not account.rich and (account.flights or now - account.seen_at < AWAY_S):
                 others += account.held_s

@@ -24,8 +24,6 @@ from penstock.policy.views import Pick, Score
 
 ALL = 16
 HOLDERS = 4
-KEPT_BUSY = 0.33
-"""How busy the nodes are to be that a tenant above its share is kept off, so that the others find them as if it were not there."""
 
 
 class Choice(msgspec.Struct, gc=False):
@@ -62,19 +60,19 @@ class Router:
                     drawn[index] = nodes[index]
         return list(drawn.values())
 
-    def kept(self, flight: Flight, nodes: Sequence[Node]) -> int:
-        """How many of the first nodes this one is kept off, for its tenant is above its share and others need them; never off its share."""
-        if flight.account is None or not flight.account.rich or flight.due < inf:
+    def kept(self, flight: Flight, nodes: Sequence[Node], kept_busy: float) -> int:
+        """How many of the first nodes this one is kept off, for its tenant is above its share and others need them."""
+        if flight.account is None or not flight.account.rich or flight.due < inf or not kept_busy:
             # With deadlines admission sees to it that the others are served in time.
             return 0
-        return min(len(nodes) - ceil(len(nodes) / self.books.tenants), ceil(self.books.others_s / KEPT_BUSY))
+        return min(len(nodes) - 1, ceil(self.books.others_s / kept_busy))
 
     def choose(
         self, flight: Flight, nodes: Sequence[Node], tokens: int, knobs: Knobs, now: float, hint: Node | None = None
     ) -> Choice | None:
         """The best node that has a slot and memory for `tokens`, whether or not its prefill backlog has room yet."""
         request = flight.request
-        kept = self.kept(flight, nodes)
+        kept = self.kept(flight, nodes, knobs.kept_busy)
         if kept:
             nodes = nodes[kept:]
         among = nodes if len(nodes) <= ALL else None
