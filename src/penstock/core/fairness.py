@@ -65,7 +65,7 @@ class Account:
         self.lifted = False
         """It was below its counter and has not been served since."""
         self.want = 0.0
-        """Share of the time of late that it had requests waiting."""
+        """Share of the time of late that it had many requests waiting."""
         self.rich = False
         """It asks for more than its share while others are served: it may not take the nodes that those others need."""
         self.ranks: list[Ranks] = []
@@ -226,9 +226,12 @@ class Fairness:
         window_s = min(HALF_LIFE_S / log(2.0), max(1.0, now - self.opened_at)) * one
         share_s = BUSY * nodes / max(1, len(known)) * window_s
         others = 0.0
+        waiting = [account.flights - account.running for account in known if account.flights > account.running]
+        # One that waits in a crowd that is another's does not flood.
+        flood = 0.5 * sum(waiting) / len(waiting) if waiting else 0.0
         for account in known:
             mean = (total - account.held_s) / max(1, len(known) - 1)
-            account.want += follow * ((account.flights > account.running) - account.want)
+            account.want += follow * ((account.flights - account.running > flood) - account.want)
             # Once told apart it stays so while it waits: kept off nodes it is given less than its share.
             above = account.rich or (account.held_s > RICH * mean > 0.0 and account.held_s > share_s)
             account.rich = above and account.want > (0.1 if account.rich else 0.5)
