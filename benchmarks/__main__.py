@@ -7,7 +7,7 @@ from importlib import import_module
 
 from benchmarks.row import Row, show
 
-ALL = ("startup", "decision", "simulate", "fairness", "cost", "limits", "overload")
+ALL = ("startup", "decision", "preempt", "simulate", "fairness", "cost", "limits", "overload")
 
 
 def run(names: list[str]) -> int:

@@ -17,7 +17,7 @@ LANE = Lane("m", [])
 
 
 def flight(id: int, priority: int = 3, key: float = 0.0, own_s: float = 0.1, expires: float = inf, due: float = inf) -> Flight:
-    return Flight(call(id), DEFAULT, LANE, 0.0, due, priority=priority, key=key, rank=key, own_s=own_s, expires=expires)
+    return Flight(call(id), DEFAULT, LANE, 0.0, due=due, priority=priority, key=key, rank=key, own_s=own_s, expires=expires)
 
 
 STEPS = st.tuples(st.sampled_from("push pop expire remove".split()), st.integers(1, 5), st.floats(0, 60), st.floats(0, 60))

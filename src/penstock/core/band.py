@@ -37,7 +37,7 @@ class Seat:
 
 
 class Band:
-    """`bit` and the two next mark, in `Flight.taken`, that an entry was taken out of the first or second of its heaps, and that
+    """`bit` and the two next mark, in `Flight.drawn`, that an entry was taken out of the first or second of its heaps, and that
     its tenant was passed over.
     """
 
@@ -93,7 +93,7 @@ class Band:
         """It waits no longer; its entries are dropped when they surface, or when most are dead."""
         account = payer(flight)
         seat = self.seats[account]
-        if flight.taken & self.turned:
+        if flight.drawn & self.turned:
             self.slack_s -= flight.own_s
         self._weigh(seat, -1)
         seat.work.take(flight)
@@ -118,23 +118,23 @@ class Band:
             urgent = surfaced(self.pressing, self.pressed)
             if urgent is not None and urgent is not flight:
                 heappop(self.pressing)
-                urgent.taken |= self.pressed
+                urgent.drawn |= self.pressed
                 return urgent
         heappop(self.seats[payer(flight)].heap)
-        flight.taken |= self.turned
+        flight.drawn |= self.turned
         return flight
 
     def pass_over(self, flight: Flight) -> None:
-        flight.taken |= self.passed
+        flight.drawn |= self.passed
         self.ranks.leave(payer(flight))
 
     def put_back(self, flight: Flight) -> None:
         account = payer(flight)
-        if flight.taken & self.turned:
+        if flight.drawn & self.turned:
             heappush(self.seats[account].heap, (flight.rank, flight.request.id, flight))
-        if flight.taken & (self.turned | self.passed):
+        if flight.drawn & (self.turned | self.passed):
             self.ranks.join(account)
-        if flight.taken & self.pressed:
+        if flight.drawn & self.pressed:
             heappush(self.pressing, (flight.key, flight.request.id, flight))
 
     def before(self, flight: Flight, now: float) -> tuple[float, float]:
@@ -199,11 +199,11 @@ def surfaced(heap: list[Entry], bit: int) -> Flight | None:
     """The first flight of the heap that waits and is not being looked at. One that is leaves the heap until it is put back."""
     while heap:
         flight = heap[0][2]
-        if flight.waiting and not flight.taken:
+        if flight.waiting and not flight.drawn:
             return flight
         heappop(heap)
         if flight.waiting:
-            flight.taken |= bit
+            flight.drawn |= bit
     return None
 
 

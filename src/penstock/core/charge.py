@@ -61,9 +61,12 @@ def settle(books: Fairness, flight: Flight, output_tokens: int, now: float) -> N
     if account is None or flight.charged < 0.0 or flight.node is None:
         return
     account.running -= 1
-    if output_tokens < 0:
+    stopped = output_tokens < 0
+    if stopped:
         itl_s = flight.node.steps.itl_s
         output_tokens = int((now - flight.first) / itl_s) if flight.first >= 0.0 and itl_s > 0.0 else 0
-    books.charge(account, -OUTPUT_WEIGHT * flight.charged, flight.forwarded)
+    # A stream that was stopped before its first token was given nothing.
+    prompt = float(flight.request.prompt_tokens) if stopped and flight.first < 0.0 and flight.request.stream else 0.0
+    books.charge(account, -OUTPUT_WEIGHT * flight.charged - prompt, flight.forwarded)
     books.charge(account, OUTPUT_WEIGHT * output_tokens, 0.5 * (flight.forwarded + now))
     flight.charged = -1.0

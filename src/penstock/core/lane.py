@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import inf
 
 from penstock import config
 from penstock.core.bands import Bands
@@ -17,7 +18,7 @@ ANY = "*"
 
 
 class Lane:
-    __slots__ = ("bands", "blocked", "claims", "drain_s", "drained_at", "model", "nodes", "queue")
+    __slots__ = ("alarm", "bands", "blocked", "claims", "drain_s", "drained_at", "model", "nodes", "queue")
 
     def __init__(self, model: str, nodes: list[Node]) -> None:
         self.model, self.nodes = model, nodes
@@ -31,6 +32,8 @@ class Lane:
         self.drain_s = 0.0
         """Running mean of the seconds between dispatches from the queue; 0 while unknown."""
         self.drained_at = 0.0
+        self.alarm = inf
+        """When its first waiting request must start, at the latest."""
 
     def order_by(self, books: Fairness | None, shares: Mapping[str, float]) -> None:
         """See `Queue`; what waits stays."""

@@ -104,7 +104,7 @@ class Queue:
         self.bands[flight.priority].put_back(flight)
         if flight.task.name in self.floored:
             self.floored[flight.task.name].put_back(flight)
-        flight.taken = 0
+        flight.drawn = 0
 
     def pass_over(self, flight: Flight) -> None:
         """None of its tenant's requests is looked at until this one, popped before, is put back."""
@@ -134,7 +134,7 @@ class Queue:
 
     def _seat(self, flight: Flight) -> None:
         assert self.books is not None
-        flight.taken, flight.payer = 0, flight.account or self.alone
+        flight.drawn, flight.payer = 0, flight.account or self.alone
         band = self.bands.get(flight.priority)
         if band is None:
             band = self.bands[flight.priority] = Band(self.books, 1)
@@ -157,7 +157,7 @@ class Queue:
         floored = self.floored.get(flight.task.name)
         if floored is not None:
             floored.remove(flight)
-        flight.taken = 0
+        flight.drawn = 0
 
     def _pop_spread(self) -> Flight | None:
         owed = self._owed()
