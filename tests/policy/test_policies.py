@@ -53,12 +53,19 @@ class Node:
 
 
 @dataclass
+class Task:
+    value: float = 1.0
+
+
+@dataclass
 class Flight:
     request: Request = field(default_factory=lambda: call(1, tokens=1_000))
     arrived: float = 0.0
     due: float = inf
     own_s: float = 0.0
     priority: int = 3
+    output: float = 0.0
+    task: Task = field(default_factory=Task)
     model: str = "m"
 
 

@@ -16,7 +16,7 @@ from penstock.sim.world import Trip
 KEYS = [
     "preset", "requests", "completed", "refused", "diverted", "goodput", "good_per_s", "ttft_s", "tpot_s", "itl_s", "busy", "utilisation",
     "prefix_hit",
-    "memory", "preempted", "output_tokens_per_s", "by_prompt_length",
+    "memory", "preempted", "output_tokens_per_s", "by_prompt_length", "fairness",
 ]  # fmt: skip
 
 

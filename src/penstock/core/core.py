@@ -12,10 +12,12 @@ from random import Random
 from typing import Any
 
 from penstock.config import Config
+from penstock.core import charge
 from penstock.core.admission import Admission
 from penstock.core.breaker import Result, result_of
 from penstock.core.classify import Classifier
 from penstock.core.climb import Climb
+from penstock.core.fairness import Fairness
 from penstock.core.fleet import Node, nodes_of
 from penstock.core.flight import SPARE_S, Flight
 from penstock.core.ladder import Ladders
@@ -47,6 +49,7 @@ from penstock.events import (
 from penstock.facts import BLOCK_TOKENS, Failure, Outcome, Profile, Snapshot
 from penstock.knobs import Knobs
 from penstock.policy import ORDER, find
+from penstock.policy.order.deadline import Deadline
 from penstock.policy.views import Order
 
 PREFIX_BLOCKS = 65_536
@@ -59,6 +62,9 @@ PACED_TOKENS = 16
 """Shorter answers' time between tokens is chance, whatever the pace."""
 HOLD_BACK, PATIENT_S = 0.25, 8.0
 """A request that waits for memory is kept some once a quarter of the time to its deadline is over, or of this."""
+LATEST = Deadline()
+GUESS_OUTPUT = 128
+"""Output tokens of a class of which no answer has ended yet."""
 HIGHEST = 5
 RETRIES_KEPT = 10.0
 """Unused retries are kept up to this many."""
@@ -75,6 +81,7 @@ class Core:
         self.rng, self.knobs, self.profiles = rng, knobs, profiles or {}
         self.flights: dict[int, Flight] = {}
         self.lengths = Lengths()
+        self.books = Fairness()
         self.nodes: list[Node] = []
         self.lanes: dict[str, Lane] = {}
         self.waiting = 0
@@ -144,8 +151,12 @@ class Core:
         flight = self.flights.get(id)
         if flight is None or not flight.waiting:
             return None
-        ahead, ahead_s = flight.lane.queue.ahead(flight.priority, flight.key)
-        return max(1, ahead), self.admission.wait_s(flight.lane, max(0, ahead - 1), ahead_s, now)
+        queue, account = flight.lane.queue, flight.account
+        ahead, ahead_s = queue.place(flight, now)
+        wait = self.admission.wait_s(flight.lane, max(0, ahead - 1), ahead_s, now)
+        if account is not None and account.rich:
+            wait = max(wait, queue.own_place(flight) * account.drain_s)
+        return max(1, ahead), wait
 
     def snapshot(self, now: float) -> Snapshot:
         held = self.prefixes.recent
@@ -188,7 +199,10 @@ class Core:
         tokens = self._kv_tokens(flight)
         choice = self.router.choose(flight, lane.nodes, tokens, self.knobs, now)
         self.admission.estimate(flight, choice)
-        flight.key = self.order.key(flight)
+        if self.fair or self.weighs:
+            self._weigh(flight, now)
+        flight.rank = self.order.key(flight)
+        flight.key = LATEST.key(flight) if self.yields else flight.rank
         refusal = self.admission.refusal(flight, choice, now)
         if refusal is not None:
             return self.way.make(flight, refusal, now, actions) if self.knobs.preempt and flight.priority > self.lowest else refusal
@@ -197,7 +211,7 @@ class Core:
         elif flight.waits:
             self._wait(flight, now)
         else:
-            lane.bands.withdrawn(flight.request.prompt_tokens)
+            self.admission.withdrawn(flight, now)
             return Outcome.REFUSED_FULL
         return None
 
@@ -206,6 +220,15 @@ class Core:
         return now - flight.arrived, flight.own_s, left_s, float(flight.lane.queue.size)
 
     # -- its way
+
+    def _weigh(self, flight: Flight, now: float) -> None:
+        """Who pays for it, and how much it will be."""
+        if self.fair and flight.account is None:
+            charge.enter(self.books, flight, self.flights.values(), now)
+        if flight.account is not None or self.weighs:
+            request = flight.request
+            known = self.lengths.mean((flight.lane.model, flight.task.name), request.max_tokens)
+            flight.output = known or min(GUESS_OUTPUT, request.max_tokens or GUESS_OUTPUT)
 
     def _set_deadline(self, flight: Flight) -> None:
         task, request = flight.task, flight.request
@@ -244,6 +267,10 @@ class Core:
         flight.node, flight.uncached, flight.forwarded = node, choice.uncached, now
         flight.attempt += 1
         node.give(flight, choice.kv_tokens, now)
+        if flight.account is not None or self.weighs:
+            charge.dispatched(self.books, flight, len(self.nodes), now)
+            flight.lane.queue.dispatched(flight, charge.cost(flight), now)
+            self.admission.served(flight, now)
         if request.blocks:
             self.prefixes.insert(node.index, request.blocks)
         knobs = self.knobs
@@ -264,6 +291,8 @@ class Core:
 
     def _reject(self, flight: Flight, outcome: Outcome, now: float, actions: list[Action]) -> None:
         del self.flights[flight.request.id]
+        if flight.account is not None:
+            self.books.leave(flight.account)
         actions.append(Reject(flight.request.id, outcome, self.admission.retry_after_s(flight, now), self._why(flight, now)))
 
     def _first_token(self, event: FirstToken, now: float, actions: list[Action]) -> Node | None:
@@ -288,6 +317,10 @@ class Core:
             flight = self.second.decide(flight, flight.twin, event.node, now, actions)
         del self.flights[event.id]
         node = flight.node
+        if flight.account is not None:
+            known = event.output_tokens >= 0 or flight.charged < 0
+            charge.settle(self.books, flight, event.output_tokens if known else int(flight.charged), now)
+            self.books.leave(flight.account)
         if node is None:
             self._leave(flight)
             return None
@@ -328,6 +361,7 @@ class Core:
             node = self._fail_on(gone, event.failure, now)
             left.tried |= gone.tried
             return node
+        charge.settle(self.books, flight, -1, now)
         node = self._fail_on(flight, event.failure, now)
         flight.node, flight.first = None, -1.0
         if event.started:
@@ -361,6 +395,9 @@ class Core:
         if flight is None:
             return None
         node = flight.node
+        if flight.account is not None:
+            charge.settle(self.books, flight, -1, now)
+            self.books.leave(flight.account)
         if node is None:
             self._leave(flight)
             return None
@@ -405,7 +442,7 @@ class Core:
                 if expired.claim is not None:
                     expired.claim.memory.let_go()
                     expired.claim = None
-                lane.bands.withdrawn(expired.request.prompt_tokens)
+                self.admission.withdrawn(expired, now)
                 up = any(node.state == "up" for node in lane.nodes)
                 self.climb.turn(expired, Outcome.EXPIRED if up else Outcome.UNAVAILABLE, now, actions)
             if self.knobs.preempt:
@@ -436,6 +473,8 @@ class Core:
         queue, knobs = lane.queue, self.knobs
         if len(lane.nodes) <= 64 and not any(node.has_room(knobs.depth_s, now) for node in lane.nodes):
             return
+        if queue.looks_stale(now):
+            queue.look(*self.admission.pace(lane, now))
         skipped: list[Flight] = []
         least = inf
         claims: list[tuple[Node, float]] = []
@@ -443,7 +482,10 @@ class Core:
         while len(skipped) < knobs.scan and (flight := queue.pop()) is not None:
             tokens = self._kv_tokens(flight)
             choice = None if tokens >= least else self.router.choose(flight, lane.nodes, tokens, knobs, now, hint)
-            if choice is None:
+            if choice is None and self.router.kept(flight, lane.nodes, knobs.kept_busy):
+                queue.pass_over(flight)
+                skipped.append(flight)
+            elif choice is None:
                 lane.blocked = True
                 skipped.append(flight)
                 if not flight.tried and tokens < least:
@@ -453,7 +495,7 @@ class Core:
                     least = tokens
             elif now + choice.ready_s > flight.due:
                 self._leave(flight)
-                lane.bands.withdrawn(flight.request.prompt_tokens)
+                self.admission.withdrawn(flight, now)
                 self.climb.turn(flight, Outcome.EXPIRED, now, actions)
             elif choice.node.has_room(knobs.depth_s, now, choice.uncached * choice.node.token_s) and (
                 # Who was called back goes again when nothing is ahead of it, not to be in somebody's way at once.
@@ -461,6 +503,8 @@ class Core:
             ):
                 self._leave(flight)
                 lane.drained(now)
+                if flight.account is not None:
+                    flight.account.drained(now)
                 self.climb.waited(flight, now)
                 self._forward(flight, choice, now, actions)
             else:
@@ -486,6 +530,7 @@ class Core:
             node.progress(event.tokens, event.stream_s, now)
             for flight in node.memory.pool.passed(node.clock(now)):
                 self._top_up(flight, node, now)
+            charge.produced(self.books, node, self.flights, now)
 
     def _top_up(self, flight: Flight, node: Node, now: float) -> None:
         """Its answer is longer than was reserved for it: reserve what most answers that got so far will need."""
@@ -536,8 +581,12 @@ class Core:
         self.classify = Classifier(config.classes)
         self.ladders = Ladders(config)
         self.order: Order = find(ORDER, config.policy.order, "policy.order")
-        self.admission = Admission(config.policy, self.knobs, self.rng)
-        self.router = Router(config.policy, self.prefixes, self.rng)
+        self.fair = getattr(self.order, "between_tenants", False)
+        self.yields = self.fair or getattr(self.order, "yields", False)
+        self.shares = {task.name: task.floor for task in self.classify.classes if task.floor > 0}
+        self.weighs = bool(self.shares) or (self.yields and not self.fair)
+        self.admission = Admission(config.policy, self.knobs, self.rng, self.books)
+        self.router = Router(config.policy, self.prefixes, self.rng, self.books)
         old = {node.name: node for node in self.nodes}
         self.nodes = nodes_of(config, self.knobs, self.profiles, old, self._numbered)
         tpot_s = min(task.tpot_s for task in self.classify.classes)
@@ -562,6 +611,7 @@ class Core:
             kept = old.pop(model, None)
             lane = self.lanes[model] = Lane(model, nodes) if kept is None else kept
             lane.nodes = nodes
+            lane.order_by(self.books if self.yields or self.shares else None, self.shares)
         for lane in old.values():
             for flight in lane.queue.flights():
                 self._leave(flight)

@@ -13,6 +13,7 @@ from penstock.core.lengths import Lengths, Survival
 from penstock.facts import Request
 
 if TYPE_CHECKING:
+    from penstock.core.fairness import Account
     from penstock.core.fleet import Node
     from penstock.core.lane import Lane
 
@@ -47,6 +48,19 @@ class Flight(msgspec.Struct, eq=False):
     """When it can no longer be started in time, or has waited for longer than may be."""
     priority: int = 3
     key: float = 0.0
+    """Its place in the order of latest starts, or in that of a policy that knows no other."""
+    rank: float = 0.0
+    """Its place among the requests of its tenant."""
+    account: Account | None = None
+    """Its tenant's, once there are several tenants."""
+    payer: Account | None = None
+    """The account that it stands with in the queue."""
+    output: float = 0.0
+    """Predicted output tokens."""
+    charged: float = -1.0
+    """Output tokens already charged to the account; -1 before it is dispatched."""
+    drawn: int = 0
+    """Bits of the heaps of its queue that its entry was taken out of, while a pass looks at it."""
     own_s: float = 0.0
     """Predicted prefill seconds, at the best node while waiting, at its node afterwards."""
     waiting: bool = False

@@ -14,6 +14,7 @@ Definitions, times in seconds:
 - memory: of the nodes' KV memory, the shares that the ledger had reserved and that running sequences held, over the node-seconds
   in which requests waited for memory; rounding: reserved only because pages are whole.
 - preempted: times that an engine took a running sequence's memory for another's want of it.
+- fairness: see `sim.fairness`; None where there is one tenant.
 - prefix_hit: prompt tokens found in a cache over prompt tokens, of the requests that ran to their end.
 """
 
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.engine.histogram import Histogram
 from penstock.facts import Outcome, Profile
+from penstock.sim.fairness import fairness
 from penstock.sim.slo import Slo
 from penstock.sim.world import Trip, World
 
@@ -64,6 +66,7 @@ def summary(name: str, world: World, slo: Slo) -> Json:
         "preempted": sum(machine.preempted() for machine in world.machines),
         "output_tokens_per_s": ratio(sum(trip.arrival.output_tokens for trip in done), whole),
         "by_prompt_length": by_prompt_length(trips, good),
+        "fairness": fairness(trips),
     }
 
 
