@@ -49,8 +49,6 @@ PREFIX_BLOCKS = 65_536
 """Blocks believed cached on a node that does not say how much it holds: 32 M tokens; an index entry costs about 150 bytes."""
 UNAVAILABLE_WAIT_S = 5.0
 """How long a request waits for a node while none is up: an engine that restarts at once is never noticed."""
-BUSY_PAUSE_S = 0.25
-"""A node that answered "busy" is given nothing for this long."""
 RETRIES_KEPT = 10.0
 """Unused retries are kept up to this many."""
 
@@ -206,15 +204,12 @@ class Core:
             return None
         succeeded = event.status < 400
         if succeeded:
-            if not flight.request.stream:
-                node.learn_whole(flight, now)
+            node.learn_end(flight, now)
             self._learn_answer(flight, node, event)
         node.take_back(flight, now)
         if node.breaker.count or node.guarded:
             node.breaker.note(Result.SUCCESS if succeeded else Result.NEUTRAL, now, self.knobs)
             node.watch()
-        if node.limit < node.max_running:
-            node.limit = min(node.limit + 1 / node.limit, node.max_running)
         return node
 
     def _learn_answer(self, flight: Flight, node: Node, event: Finished) -> None:
@@ -233,8 +228,7 @@ class Core:
         node.breaker.note(result_of(event.failure), now, self.knobs)
         node.watch()
         if event.failure is Failure.BUSY:
-            node.limit = max(1.0, float(node.running))
-            node.free_at = max(node.free_at, now + BUSY_PAUSE_S)
+            node.said_busy(now)
         else:
             flight.tried |= node.bit
         flight.node, flight.first = None, -1.0

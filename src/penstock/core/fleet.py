@@ -7,6 +7,7 @@ from math import inf
 
 from penstock import config
 from penstock.core.breaker import Breaker, State
+from penstock.core.concurrency import Concurrency
 from penstock.core.flight import Flight
 from penstock.core.memory import Memory
 from penstock.core.predict import AIM, LEAST_SHARE, Prefill, Steps
@@ -20,6 +21,8 @@ LATE_PREFILLS = 4
 WHOLE = 16
 """JSON answers that are counted before their rate is judged: few would often be fast by chance."""
 STALE_S = 5.0
+BUSY_PAUSE_S = 0.25
+"""A node that answered "busy" is given nothing for this long."""
 ENGINE_QUEUE = 5
 """A node that reports this many waiting requests has enough (llm-d's queue threshold)."""
 
@@ -33,6 +36,7 @@ class Node:
         "bit",
         "breaker",
         "busy_until",
+        "concurrency",
         "config",
         "crowd_s",
         "free_at",
@@ -74,6 +78,10 @@ class Node:
         known = profile.max_sequences if profile else MAX_RUNNING
         self.max_running = node.max_running or known
         self.limit = float(self.max_running)
+        self.concurrency = Concurrency(self.max_running) if node.max_running is None and profile is None else None
+        """What is learned of a node that says neither what it is nor how much it takes at once."""
+        if self.concurrency is not None:
+            self.limit = self.concurrency.limit
         self.kv_tokens = node.kv_tokens or (profile.kv_tokens if profile else None)
         self.memory = Memory()
         self.size_memory(knobs)
@@ -132,6 +140,8 @@ class Node:
         if not self.running:
             self._restart_whole(now)
         self.running += 1
+        if self.concurrency is not None:
+            self.concurrency.gave(flight.task.total_s)
         self.memory.reserve(flight.request.id, tokens)
         if self.busy_until <= now:
             self.busy_until = now
@@ -161,6 +171,9 @@ class Node:
         self.prefill.first_token(flight.uncached, now)
         self.base_s, self.token_s = self.prefill.base_s, self.prefill.token_s
         self._prefilled(flight, now)
+        if self.concurrency is not None:
+            self.concurrency.first_token(now - flight.forwarded, self.running)
+            self.limit = self.concurrency.limit
 
     def _pace(self) -> None:
         """How much of the time it may prefill, as its streams stand now."""
@@ -195,6 +208,26 @@ class Node:
             early = min(flight.own_s, self.busy_until - now)
             self.busy_until -= early
             self.free_at -= early
+
+    def learn_end(self, flight: Flight, now: float) -> None:
+        """An answer ended well. Of a node that does not say what it takes at once, that is all there is to learn from."""
+        if not flight.request.stream:
+            self.learn_whole(flight, now)
+        if self.concurrency is None:
+            if self.limit < self.max_running:
+                self.limit = min(self.limit + 1 / self.limit, self.max_running)
+            return
+        self.concurrency.ended(self.running, max(1e-4, now - flight.forwarded), now)
+        self.limit = self.concurrency.limit
+
+    def said_busy(self, now: float) -> None:
+        """It is full, and has already given the request back."""
+        if self.concurrency is None:
+            self.limit = max(1.0, float(self.running))
+        else:
+            self.concurrency.busy(self.running, now)
+            self.limit = self.concurrency.limit
+        self.free_at = max(self.free_at, now + BUSY_PAUSE_S)
 
     def learn_whole(self, flight: Flight, now: float) -> None:
         """A JSON answer shows no first token. But its whole time bounds its prefill's where it was alone, and a node cannot
