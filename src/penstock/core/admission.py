@@ -8,6 +8,7 @@ from random import Random
 import msgspec
 
 from penstock import config
+from penstock.core.answers import Answers, mean_s, per_s
 from penstock.core.flight import Flight
 from penstock.core.lane import Lane
 from penstock.core.route import Choice
@@ -16,6 +17,8 @@ from penstock.knobs import Knobs
 from penstock.policy import ADMIT, find
 from penstock.policy.views import Admit
 
+HASTE = 0.1
+"""Share of the time for a whole answer that it may wait even where answers take so long that many are late."""
 OWED = 0.5
 """A request that needs more than this share of its own time has no claim that others leave it room."""
 RETRY_LEAST_S, RETRY_MOST_S = 0.5, 120.0
@@ -35,12 +38,28 @@ class Admission:
     def __init__(self, policy: config.Policy, knobs: Knobs, rng: Random) -> None:
         self.policy: Admit = find(ADMIT, policy.admit, "policy.admit")
         self.knobs, self.rng = knobs, rng
+        self.answers = Answers()
 
     def estimate(self, flight: Flight, choice: Choice | None) -> None:
         """Set the flight's own prefill time: at its best node now, or, with none able, uncached at any."""
         node = flight.lane.nodes[0] if choice is None else choice.node
         uncached = flight.request.prompt_tokens if choice is None else choice.uncached
         flight.own_s = uncached * node.token_s
+        if flight.task.total_s < inf and flight.lane.learned():
+            self._date_whole(flight, node.base_s + flight.own_s)
+
+    def _date_whole(self, flight: Flight, prefill_s: float) -> None:
+        """Of nodes of which only ends are seen: when to begin, so that the whole answer is most probably in time.
+
+        Where even an answer begun at once is not, it may begin at once if it is more likely in time than not.
+        """
+        flight.ends = flight.arrived + flight.task.total_s
+        flight.usual, high = self.answers.ratios((flight.lane.model, flight.task.name))
+        mean = mean_s(flight.lane.nodes)
+        latest = flight.ends - mean * flight.usual
+        sure = min(latest, max(flight.ends - mean * high, flight.arrived + HASTE * flight.task.total_s))
+        flight.due = min(flight.due, sure + prefill_s)
+        flight.grace_s = latest - sure
 
     def refusal(self, flight: Flight, choice: Choice | None, now: float) -> Outcome | None:
         """The outcome to refuse `flight` with, or None. `choice` is its best node now, if any has a slot."""
@@ -59,7 +78,12 @@ class Admission:
                 crowds = rate > 0 and lane.bands.crowds_out(
                     flight.request.prompt_tokens, start - now + (lane.queue.work_s() + flight.own_s) * margin / rate
                 )
+        if flight.ends < inf:
+            # What is refused anyway need not be many times what is served: a short line serves as many, and sooner.
+            left -= lane.pressure.share() * max(0.0, left - lane.nodes[0].base_s - flight.own_s)
         refusal = self.policy.refusal(View(lane.queue.size, self.knobs.queue_max, predicted * margin, left, breaks, crowds))
+        if flight.ends < inf:
+            lane.pressure.note(refusal is not None, now)
         # While nothing waits and nothing is refused all lengths are admitted alike: there is nothing to count.
         if left < inf and (lane.queue.size or refusal is not None) and flight.own_s <= OWED * left:
             lane.bands.note(flight.request.prompt_tokens, refusal is None, left / margin - flight.own_s, now)
@@ -74,6 +98,8 @@ class Admission:
 
     def wait_s(self, lane: Lane, ahead: int, ahead_s: float, now: float) -> float:
         """Predicted wait behind `ahead` requests that need `ahead_s` seconds of prefill."""
+        if (ends_per_s := per_s(lane.nodes)) > 0:
+            return (ahead + 1) / ends_per_s
         rate, start = self.supply(lane, now)
         wait = start - now + ahead_s / rate if rate else 0.0
         if lane.blocked and lane.drain_s:

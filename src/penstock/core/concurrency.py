@@ -19,7 +19,7 @@ UNSEEN_MOST = 64.0
 """As many it may be given on first tokens alone, before an answer has ended."""
 SLOWER = 1.5
 """A new node's answers that take so many times as long as its first ones say that it is full."""
-WORTH = 0.35
+WORTH = 0.3
 """Twice as much at once must bring this share of an octave more ends."""
 STEP = 1.4
 CYCLE = (1.0, STEP, 1.0, 1.0, 1 / STEP)

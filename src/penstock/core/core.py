@@ -145,7 +145,12 @@ class Core:
         refusal = self.admission.refusal(flight, choice, now)
         if refusal is not None:
             self._reject(flight, refusal, now, actions)
-        elif choice is not None and not lane.queue.size and choice.node.has_room(self.knobs.depth_s, now, flight.own_s):
+        elif (
+            choice is not None
+            and not lane.queue.size
+            and choice.node.has_room(self.knobs.depth_s, now, flight.own_s)
+            and choice.node.in_time(flight, now)
+        ):
             self._forward(flight, choice, now, actions)
         else:
             self._wait(flight, now)
@@ -154,7 +159,7 @@ class Core:
         task, request = flight.task, flight.request
         if task.ttft_s < inf:
             flight.due = flight.arrived + task.ttft_s + task.ttft_s_per_token * request.prompt_tokens
-        if task.total_s < inf:
+        if task.total_s < inf and not flight.lane.learned():
             decode_s = self.lengths.mean((flight.lane.model, task.name), request.max_tokens) * flight.lane.nodes[0].steps.itl_s
             flight.due = min(flight.due, flight.arrived + task.total_s - decode_s)
 
@@ -167,6 +172,10 @@ class Core:
             flight.expires = flight.due - flight.own_s if flight.due < inf else flight.arrived + self.knobs.queue_ttl_s
         else:
             flight.expires = min(flight.due, now + UNAVAILABLE_WAIT_S)
+        if flight.grace_s:
+            flight.expires += flight.grace_s
+            flight.due += flight.grace_s
+            flight.grace_s = 0.0
         flight.lane.queue.push(flight)
         self.waiting += 1
 
@@ -205,6 +214,8 @@ class Core:
         succeeded = event.status < 400
         if succeeded:
             node.learn_end(flight, now)
+            if node.concurrency is not None:
+                self.admission.answers.learn((flight.lane.model, flight.task.name), now - flight.forwarded, node.concurrency.recent_s)
             self._learn_answer(flight, node, event)
         node.take_back(flight, now)
         if node.breaker.count or node.guarded:
@@ -267,6 +278,7 @@ class Core:
             while (expired := queue.pop_expired(now)) is not None:
                 self.waiting -= 1
                 lane.bands.withdrawn(expired.request.prompt_tokens)
+                lane.pressure.withdrawn(now)
                 up = any(node.state == "up" for node in lane.nodes)
                 self._reject(expired, Outcome.EXPIRED if up else Outcome.UNAVAILABLE, now, actions)
             self._assign(lane, now, actions, hint)
@@ -303,7 +315,10 @@ class Core:
             elif now + choice.ready_s > flight.due:
                 self._leave(flight)
                 lane.bands.withdrawn(flight.request.prompt_tokens)
+                lane.pressure.withdrawn(now)
                 self._reject(flight, Outcome.EXPIRED, now, actions)
+            elif not choice.node.in_time(flight, now):
+                skipped.append(flight)
             elif choice.node.has_room(knobs.depth_s, now, choice.uncached * choice.node.token_s):
                 self._leave(flight)
                 lane.drained(now)

@@ -32,7 +32,9 @@ class Node:
 
     __slots__ = (
         "alone_s",
+        "answer_s",
         "base_s",
+        "beside_s",
         "bit",
         "breaker",
         "busy_until",
@@ -82,6 +84,8 @@ class Node:
         """What is learned of a node that says neither what it is nor how much it takes at once."""
         if self.concurrency is not None:
             self.limit = self.concurrency.limit
+        self.answer_s = self.beside_s = 0.0
+        """Of nodes of which only ends are seen: an answer's time, and what each request beside it adds."""
         self.kv_tokens = node.kv_tokens or (profile.kv_tokens if profile else None)
         self.memory = Memory()
         self.size_memory(knobs)
@@ -217,8 +221,16 @@ class Node:
             if self.limit < self.max_running:
                 self.limit = min(self.limit + 1 / self.limit, self.max_running)
             return
-        self.concurrency.ended(self.running, max(1e-4, now - flight.forwarded), now)
-        self.limit = self.concurrency.limit
+        learned = self.concurrency
+        learned.ended(self.running, max(1e-4, now - flight.forwarded), now)
+        self.limit = learned.limit
+        self.answer_s = learned.base_s or learned.recent_s
+        self.beside_s = 0.5 * learned.recent_s / learned.limit
+
+    def in_time(self, flight: Flight, now: float) -> bool:
+        """Whether an answer begun now is likely to be whole in time; always, where nothing is known of whole answers."""
+        learned = self.concurrency
+        return learned is None or now + learned.recent_s * flight.usual <= flight.ends
 
     def said_busy(self, now: float) -> None:
         """It is full, and has already given the request back."""

@@ -26,6 +26,12 @@ class Flight(msgspec.Struct, eq=False):
     """When its first token is due."""
     expires: float = inf
     """When it can no longer be started in time, or has waited for longer than may be."""
+    ends: float = inf
+    """When its whole answer is due."""
+    usual: float = 0.0
+    """The median of its class's answers' times, as a share of a node's mean; of nodes of which only ends are seen."""
+    grace_s: float = 0.0
+    """How much later than `due` it may begin, once it waits, and still be more likely in time than not."""
     priority: int = 3
     key: float = 0.0
     own_s: float = 0.0

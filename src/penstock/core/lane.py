@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from penstock import config
 from penstock.core.bands import Bands
 from penstock.core.fleet import Node
+from penstock.core.pressure import Pressure
 from penstock.core.queue import Queue
 from penstock.facts import LaneSnapshot
 
@@ -15,17 +16,22 @@ ANY = "*"
 
 
 class Lane:
-    __slots__ = ("bands", "blocked", "drain_s", "drained_at", "model", "nodes", "queue")
+    __slots__ = ("bands", "blocked", "drain_s", "drained_at", "model", "nodes", "pressure", "queue")
 
     def __init__(self, model: str, nodes: list[Node]) -> None:
         self.model, self.nodes = model, nodes
         self.queue = Queue()
         self.bands = Bands()
+        self.pressure = Pressure()
         self.blocked = False
         """In the last pass no node had a slot or KV memory: the queue drains as answers end, not as prefills do."""
         self.drain_s = 0.0
         """Running mean of the seconds between dispatches from the queue; 0 while unknown."""
         self.drained_at = 0.0
+
+    def learned(self) -> bool:
+        """Whether some of its nodes say neither what they are nor how much they take at once."""
+        return any(node.concurrency is not None for node in self.nodes)
 
     def drained(self, now: float) -> None:
         """A waiting request was dispatched."""
