@@ -39,16 +39,13 @@ def mean_s(nodes: Iterable[Node]) -> float:
     """Mean time of an answer over nodes by the work they do; 0 while unknown."""
     ends = running = 0.0
     for node in nodes:
-        if node.concurrency is not None and node.concurrency.recent_s and node.state == "up":
-            ends += node.limit / node.concurrency.recent_s
-            running += node.limit
+        if (learned := node.concurrency) is not None and node.state == "up":
+            rate = learned.per_s()
+            ends += rate
+            running += rate * learned.recent_s
     return running / ends if ends else 0.0
 
 
 def per_s(nodes: Iterable[Node]) -> float:
-    """Answers a second of nodes that are full; 0 while unknown."""
-    return sum(
-        node.limit / node.concurrency.recent_s
-        for node in nodes
-        if node.concurrency is not None and node.concurrency.recent_s and node.state == "up"
-    )
+    """Answers a second of nodes that have enough to do; 0 while unknown."""
+    return sum(node.concurrency.per_s() for node in nodes if node.concurrency is not None and node.state == "up")

@@ -23,7 +23,7 @@ WORTH = 0.3
 """Twice as much at once must bring this share of an octave more ends."""
 STEP = 1.4
 CYCLE = (1.0, STEP, 1.0, 1.0, 1 / STEP)
-GAIN = 0.4
+GAIN = 0.5
 ROUNDS, KEEP = 10, 0.8
 """Rounds remembered, and how much less each counts than the one after it."""
 DOUBT = 0.04
@@ -37,6 +37,8 @@ PATIENCE = 0.6
 """Share of the time for a whole answer that the node itself may take on average."""
 BUFFER_S = 0.1
 """A line inside the node that is this short is not worth avoiding: fast nodes are not held back."""
+IDLE = 0.8
+"""Share of the centre that is counted on where less ran, for want of requests."""
 BUSY_S = 5.0
 """How long a node that said that it is full is believed."""
 RECENT = 1 / 16
@@ -48,7 +50,7 @@ class Concurrency:
 
     __slots__ = (
         "_batch", "_batch_s", "_began", "_count", "_ends", "_first_token_s", "_full", "_rounds", "_settled", "_turn", "base_s", "centre",
-        "ceiling", "ceiling_until", "limit", "most", "patience_s", "recent_s", "starting",
+        "beside", "ceiling", "ceiling_until", "limit", "most", "patience_s", "recent_s", "starting",
     )  # fmt: skip
 
     def __init__(self, most: float) -> None:
@@ -56,6 +58,8 @@ class Concurrency:
         self.limit = self.centre = min(START, self.most)
         self.recent_s = self.base_s = 0.0
         """Means of the last answers' times, and of the quickest few in a row."""
+        self.beside = 0.0
+        """Recent mean of how many ran when one ended."""
         self.patience_s = inf
         """The shortest time for a whole answer that its recent requests have."""
         self.starting = True
@@ -85,6 +89,7 @@ class Concurrency:
     def ended(self, running: int, took_s: float, now: float) -> None:
         """A request ended well; `running` counts it still."""
         self.recent_s = took_s if not self.recent_s else self.recent_s + RECENT * (took_s - self.recent_s)
+        self.beside += RECENT * (running - self.beside)
         self._ends.append(now)
         self._batch += 1
         self._batch_s += took_s
@@ -108,9 +113,9 @@ class Concurrency:
 
     # -- what follows from it
 
-    def rate(self, running: int) -> float:
-        """Ends a second with so many on it, as its recent answers say; 0 while unknown."""
-        return running / self.recent_s if self.recent_s else 0.0
+    def per_s(self) -> float:
+        """Ends a second while there is enough to do, by Little's law; 0 while unknown."""
+        return max(self.beside, IDLE * self.centre) / self.recent_s if self.recent_s else 0.0
 
     def _alive(self, running: int) -> None:
         if running + 1 >= self.limit:
@@ -147,8 +152,9 @@ class Concurrency:
         self._begin(now)
 
     def _move(self, time_s: float) -> None:
-        change = self._slope() - WORTH
+        # Where answers are far from late, a longer line inside the node harms less than an idle slot.
         late = time_s / (PATIENCE * self.patience_s)
+        change = self._slope() - WORTH * min(1.0, 1.5 * late if self.patience_s < inf else 1.0)
         if late > 1.0:
             change = min(0.0, change) - log(late)
         self.centre *= exp(max(-1.0, min(1.0, GAIN * change)))
