@@ -42,7 +42,7 @@ def mean_s(nodes: Iterable[Node]) -> float:
         if (learned := node.concurrency) is not None and node.state == "up":
             rate = learned.per_s()
             ends += rate
-            running += rate * learned.recent_s
+            running += rate * learned.time_s(node.running + 1)
     return running / ends if ends else 0.0
 
 

@@ -17,9 +17,9 @@ START = 4.0
 """Requests at once on a node of which nothing is known."""
 UNSEEN_MOST = 64.0
 """As many it may be given on first tokens alone, before an answer has ended."""
-SLOWER = 1.5
+SLOWER = 2.0
 """A new node's answers that take so many times as long as its first ones say that it is full."""
-WORTH = 0.3
+WORTH = 0.25
 """Twice as much at once must bring this share of an octave more ends."""
 STEP = 1.4
 CYCLE = (1.0, STEP, 1.0, 1.0, 1 / STEP)
@@ -41,7 +41,7 @@ IDLE = 0.8
 """Share of the centre that is counted on where less ran, for want of requests."""
 BUSY_S = 5.0
 """How long a node that said that it is full is believed."""
-RECENT = 1 / 16
+RECENT, FADE = 1 / 16, 0.01
 BATCH = 8
 
 
@@ -117,6 +117,12 @@ class Concurrency:
         """Ends a second while there is enough to do, by Little's law; 0 while unknown."""
         return max(self.beside, IDLE * self.centre) / self.recent_s if self.recent_s else 0.0
 
+    def time_s(self, running: int) -> float:
+        """An answer's mean time with so many on it: with less than of late it is shorter, which is how a slow node is tried again."""
+        if running >= self.beside:
+            return self.recent_s
+        return max(min(self.base_s, self.recent_s), self.recent_s * running / self.beside)
+
     def _alive(self, running: int) -> None:
         if running + 1 >= self.limit:
             self.limit = self.centre = min(self.limit + 1.0, self.most, self.ceiling)
@@ -124,10 +130,12 @@ class Concurrency:
     def _batched(self, mean_s: float, now: float) -> None:
         if not self.base_s or mean_s < self.base_s:
             self.base_s = mean_s
-        elif self.starting and mean_s > SLOWER * self.base_s and mean_s > BUFFER_S:
+        else:
+            self.base_s += FADE * (mean_s - self.base_s)
+        if self.starting and mean_s > max(BUFFER_S, full_s := min(SLOWER * self.base_s, PATIENCE * self.patience_s)):
             self.starting = False
             per_s = (len(self._ends) - 1) / max(1e-3, now - self._ends[0])
-            self.centre = min(self.limit, max(1.0, SLOWER * self.base_s * per_s))
+            self.centre = min(self.limit, max(1.0, full_s * per_s))
             self._begin(now)
 
     def _begin(self, now: float) -> None:

@@ -230,7 +230,7 @@ class Node:
     def in_time(self, flight: Flight, now: float) -> bool:
         """Whether an answer begun now is likely to be whole in time; always, where nothing is known of whole answers."""
         learned = self.concurrency
-        return learned is None or now + learned.recent_s * flight.usual <= flight.ends
+        return learned is None or now + learned.time_s(self.running + 1) * flight.usual <= flight.ends
 
     def said_busy(self, now: float) -> None:
         """It is full, and has already given the request back."""
