@@ -1,7 +1,7 @@
 """Plain OpenAI servers in real time: `python plain_server.py PORTS KINDS [CHANGES]`, one server on each port, in one process.
 
 No metrics, no hint of what they can take. PORTS and KINDS are separated by commas (`fifo`, or `busy@0.33` for one at a third of the
-speed); CHANGES are `SECONDS:PORTS:FACTOR` separated by commas, from when a line comes in on stdin, and change capacity.
+speed); CHANGES are `SECONDS:PORTS:FACTOR` separated by commas: each changes the capacity of some (`PORT+PORT`) that long after SIGUSR1.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import signal
 import sys
 from itertools import count
 from pathlib import Path
@@ -167,13 +168,11 @@ async def serve(ports: list[int], kinds: list[str], changes: list[tuple[float, l
         await loop.create_server(lambda server=server: Call(server), "127.0.0.1", port, backlog=4_096)  # type: ignore[misc]
 
     def begin() -> None:
-        loop.remove_reader(0)
         for after_s, changed, factor in changes:
             for port in changed:
                 loop.call_later(after_s, servers[port].set_factor, factor)
 
-    if changes:
-        loop.add_reader(0, begin)
+    loop.add_signal_handler(signal.SIGUSR1, begin)
     await asyncio.Event().wait()
 
 

@@ -9,7 +9,7 @@ from itertools import count
 from math import inf
 
 import msgspec
-from benchmarks.plain import Kind, Plain
+from benchmarks.plain import Kind, Plain, ability
 
 from penstock.config import Class, Config, Node
 from penstock.core import Core
@@ -113,23 +113,3 @@ class World:
         """Answers a second, of calls made from `start` to `end`, that came in time."""
         fine = sum(fate.outcome is Outcome.COMPLETED and fate.ended - fate.at <= total_s for fate in self.fates.values() if start <= fate.at < end)
         return fine / (end - start)
-
-
-def ability(kind: Kind, total_s: float = 3.0, factor: float = 1.0) -> float:
-    """The most answers within `total_s` that one such server gives a second, at the number at once that suits it best."""
-    best = 0.0
-    for at_once in (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 96):
-        server = Plain(kind, random.Random(7))
-        server.set_factor(factor, 0.0)
-        ids = count(1)
-        began = {id: 0.0 for id in (next(ids) for _ in range(at_once)) if server.submit(id, 0.0)}
-        if len(began) < at_once:
-            break
-        good = 0
-        while (now := server.next_at()) < 200.0:
-            for id in server.advance(now):
-                good += now - began.pop(id) <= total_s and now > 20.0
-                server.submit(new := next(ids), now)
-                began[new] = now
-        best = max(best, good / 180.0)
-    return best
