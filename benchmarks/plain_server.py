@@ -56,14 +56,15 @@ class Server:
         self.ids = count(1)
         self.timer: asyncio.TimerHandle | None = None
 
-    def submit(self, call: Call) -> int:
-        """Its number; 0 when the server is busy."""
+    def submit(self, call: Call) -> None:
+        """Gives the call its number; 0 when the server is busy."""
         id = next(self.ids)
         if not self.plain.submit(id, self.loop.time()):
-            return 0
+            call.id = 0
+            return
         self.calls[id] = call
+        call.id = id
         self._go_on()
-        return id
 
     def cancel(self, id: int) -> None:
         if self.calls.pop(id, None) is not None:
@@ -126,8 +127,7 @@ class Call(asyncio.Protocol):
         if b"completions" in self.target:
             self.stream = bool(json.loads(self.body).get("stream"))
             self.left = TOKENS
-            self.id = -1
-            self.id = self.server.submit(self)
+            self.server.submit(self)
             if not self.id:
                 self.transport.write(respond("429 Too Many Requests", BUSY))
         elif b"models" in self.target:
@@ -143,7 +143,7 @@ class Call(asyncio.Protocol):
             self.server.loop.call_later(self.gap_s, self.token, self.id)
 
     def token(self, id: int) -> None:
-        if self.left > 1 and (self.id == id or id == -1) and self.id:
+        if self.left > 1 and self.id == id:
             self.left -= 1
             self.transport.write(chunk(CHUNK))
             self.server.loop.call_later(self.gap_s, self.token, id)

@@ -21,6 +21,13 @@ HASTE = 0.1
 """Share of the time for a whole answer that it may wait even where answers take so long that many are late."""
 OWED = 0.5
 """A request that needs more than this share of its own time has no claim that others leave it room."""
+KEPT = 0.4
+"""Share of the longest wait that is kept for those who were told to come back, while they do."""
+GUESS_PER_S = 8.0
+"""Answers a second of a node that has given none."""
+LEAST_SHARE = 0.1
+"""Of the rate at which all are served, what a class is promised of whose requests few have come."""
+PROMISED = (Outcome.REFUSED_FULL, Outcome.REFUSED_DEADLINE, Outcome.EXPIRED)
 RETRY_LEAST_S, RETRY_MOST_S = 0.5, 120.0
 """Official clients honour Retry-After up to 120 s."""
 
@@ -78,16 +85,30 @@ class Admission:
                 crowds = rate > 0 and lane.bands.crowds_out(
                     flight.request.prompt_tokens, start - now + (lane.queue.work_s() + flight.own_s) * margin / rate
                 )
-        if flight.ends < inf:
-            # What is refused anyway need not be many times what is served: a short line serves as many, and sooner.
-            left -= lane.pressure.share() * max(0.0, left - lane.nodes[0].base_s - flight.own_s)
-        refusal = self.policy.refusal(View(lane.queue.size, self.knobs.queue_max, predicted * margin, left, breaks, crowds))
+        room = 1.0
+        if flight.claim:
+            crowds = False
+        elif left < inf or lane.queue.size:
+            room = self._room(flight, now)
+        if left < inf and room < 1.0:
+            left -= (1.0 - room) * max(0.0, left - lane.nodes[0].base_s - flight.own_s)
+        most = max(1, int(self.knobs.queue_max * room)) if flight.ends == inf else self.knobs.queue_max
+        refusal = self.policy.refusal(View(lane.queue.size, most, predicted * margin, left, breaks, crowds))
         if flight.ends < inf:
             lane.pressure.note(refusal is not None, now)
         # While nothing waits and nothing is refused all lengths are admitted alike: there is nothing to count.
         if left < inf and (lane.queue.size or refusal is not None) and flight.own_s <= OWED * left:
             lane.bands.note(flight.request.prompt_tokens, refusal is None, left / margin - flight.own_s, now)
         return refusal
+
+    def _room(self, flight: Flight, now: float) -> float:
+        """Share of the longest wait, and of the queue, that a request may use that comes for the first time."""
+        lane = flight.lane
+        room = 1.0 - KEPT * lane.returns.expected(now)
+        if flight.ends < inf:
+            # What is refused anyway need not be many times what is served: a short line serves as many, and sooner.
+            room *= 1.0 - lane.pressure.share()
+        return room
 
     def supply(self, lane: Lane, now: float) -> tuple[float, float]:
         """Seconds of prefill the lane's nodes do per second, and when on average they are free to begin."""
@@ -106,10 +127,27 @@ class Admission:
             wait = max(wait, (ahead + 1) * lane.drain_s)
         return wait
 
-    def retry_after_s(self, flight: Flight, now: float) -> float:
-        """When the work ahead will have shrunk to what its deadline allows; jittered so that a refused crowd spreads."""
-        ahead, ahead_s = flight.lane.queue.ahead(flight.priority, flight.key)
-        wait = self.wait_s(flight.lane, ahead, ahead_s, now) + flight.own_s
+    def eta_s(self, flight: Flight, ahead: int, ahead_s: float, now: float) -> float:
+        """Predicted seconds to the first token of a request that waits behind `ahead` others, as the queue drains of late."""
+        drain = flight.lane.drain
+        wait = drain.wait_s(flight.priority, ahead, ahead_s)
+        if wait is None:
+            return self.wait_s(flight.lane, ahead, ahead_s, now)
+        return wait + (drain.first_s if flight.request.stream else 0.0)
+
+    def retry_after_s(self, flight: Flight, now: float, outcome: Outcome = Outcome.REFUSED_DEADLINE) -> float:
+        """When the work ahead will have shrunk to what its deadline allows, and the returns promised before have been served."""
+        lane = flight.lane
+        ahead, ahead_s = lane.queue.ahead(flight.priority, flight.key)
+        wait = self.wait_s(lane, ahead, ahead_s, now) + flight.own_s
         allowed = flight.due - flight.arrived if flight.due < inf else 0.0
-        short = max(RETRY_LEAST_S, wait - 0.5 * allowed)
+        short = min(RETRY_MOST_S, max(RETRY_LEAST_S, wait - 0.5 * allowed))
+        if outcome in PROMISED:
+            return lane.returns.refuse((flight.request.tenant, flight.task.name), short, self._rate(flight), now, self.rng)
         return min(RETRY_MOST_S, short * (1.0 + self.rng.random()))
+
+    def _rate(self, flight: Flight) -> float:
+        """Requests a second of its class that the lane serves; a guess while it has served none."""
+        lane = flight.lane
+        every = lane.drain.total_rate or per_s(lane.nodes) or sum(min(GUESS_PER_S, node.limit) for node in lane.nodes if node.state == "up")
+        return max(lane.drain.class_rate(flight.task.name), LEAST_SHARE * every)

@@ -114,7 +114,7 @@ class Core:
         if flight is None or not flight.waiting:
             return None
         ahead, ahead_s = flight.lane.queue.ahead(flight.priority, flight.key)
-        return max(1, ahead), self.admission.wait_s(flight.lane, max(0, ahead - 1), ahead_s, now)
+        return max(1, ahead), self.admission.eta_s(flight, ahead, ahead_s, now)
 
     def snapshot(self, now: float) -> Snapshot:
         held = self.prefixes.recent
@@ -137,6 +137,8 @@ class Core:
         self.flights[request.id] = flight
         if self.retries < RETRIES_KEPT:
             self.retries += self.knobs.retry_share
+        if lane.returns.every.due and request.retry:
+            flight.claim = lane.returns.take((request.tenant, task.name), now)
         self._set_deadline(flight)
         tokens = self._kv_tokens(flight)
         choice = self.router.choose(flight, lane.nodes, tokens, self.knobs, now)
@@ -145,7 +147,9 @@ class Core:
         refusal = self.admission.refusal(flight, choice, now)
         if refusal is not None:
             self._reject(flight, refusal, now, actions)
-        elif (
+            return
+        lane.drain.came(flight, now)
+        if (
             choice is not None
             and not lane.queue.size
             and choice.node.has_room(self.knobs.depth_s, now, flight.own_s)
@@ -172,6 +176,7 @@ class Core:
             flight.expires = flight.due - flight.own_s if flight.due < inf else flight.arrived + self.knobs.queue_ttl_s
         else:
             flight.expires = min(flight.due, now + UNAVAILABLE_WAIT_S)
+        flight.lane.drain.waits(True, now)
         if flight.grace_s:
             flight.expires += flight.grace_s
             flight.due += flight.grace_s
@@ -184,6 +189,7 @@ class Core:
         flight.node, flight.uncached, flight.forwarded = node, choice.uncached, now
         flight.attempt += 1
         node.give(flight, choice.kv_tokens, now)
+        flight.lane.drain.forwarded(flight, now)
         if request.blocks:
             self.prefixes.insert(node.index, request.blocks)
         why = (now - flight.arrived, choice.ready_s, float(request.prompt_tokens - choice.uncached), choice.score, float(flight.attempt))
@@ -193,13 +199,14 @@ class Core:
         del self.flights[flight.request.id]
         left_s = flight.due - now if flight.due < inf else -1.0
         why = (now - flight.arrived, flight.own_s, left_s, float(flight.lane.queue.size))
-        actions.append(Reject(flight.request.id, outcome, self.admission.retry_after_s(flight, now), why))
+        actions.append(Reject(flight.request.id, outcome, self.admission.retry_after_s(flight, now, outcome), why))
 
     def _first_token(self, event: FirstToken, now: float, actions: list[Action]) -> Node | None:
         flight = self.flights.get(event.id)
         if flight is None or flight.node is None or flight.first >= 0 or not flight.request.stream:
             return None
         flight.node.first_token(flight, now)
+        flight.lane.drain.first_token(now - flight.forwarded)
         flight.first = now
         return flight.node
 
@@ -279,6 +286,7 @@ class Core:
                 self.waiting -= 1
                 lane.bands.withdrawn(expired.request.prompt_tokens)
                 lane.pressure.withdrawn(now)
+                lane.drain.departed(expired, lane.blocked, now)
                 up = any(node.state == "up" for node in lane.nodes)
                 self._reject(expired, Outcome.EXPIRED if up else Outcome.UNAVAILABLE, now, actions)
             self._assign(lane, now, actions, hint)
@@ -286,6 +294,7 @@ class Core:
                 wake = min(wake, queue.next_expiry(), self._opening(lane, now))
             else:
                 lane.drained_at = 0.0
+                lane.drain.waits(False, now)
         self.deadline = wake
 
     def _opening(self, lane: Lane, now: float) -> float:
@@ -303,7 +312,7 @@ class Core:
             return
         skipped: list[Flight] = []
         claims: list[tuple[Node, float]] = []
-        lane.blocked = False
+        was_blocked, lane.blocked = lane.blocked, False
         while len(skipped) < knobs.scan and (flight := queue.pop()) is not None:
             tokens = self._kv_tokens(flight)
             choice = self.router.choose(flight, lane.nodes, tokens, knobs, now, hint)
@@ -322,6 +331,7 @@ class Core:
             elif choice.node.has_room(knobs.depth_s, now, choice.uncached * choice.node.token_s):
                 self._leave(flight)
                 lane.drained(now)
+                lane.drain.departed(flight, was_blocked, now)
                 self._forward(flight, choice, now, actions)
             else:
                 skipped.append(flight)

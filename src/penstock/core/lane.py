@@ -6,9 +6,11 @@ from collections.abc import Iterable, Sequence
 
 from penstock import config
 from penstock.core.bands import Bands
+from penstock.core.drain import Drain
 from penstock.core.fleet import Node
 from penstock.core.pressure import Pressure
 from penstock.core.queue import Queue
+from penstock.core.returns import Returns
 from penstock.facts import LaneSnapshot
 
 ANY = "*"
@@ -16,13 +18,15 @@ ANY = "*"
 
 
 class Lane:
-    __slots__ = ("bands", "blocked", "drain_s", "drained_at", "model", "nodes", "pressure", "queue")
+    __slots__ = ("bands", "blocked", "drain", "drain_s", "drained_at", "model", "nodes", "pressure", "queue", "returns")
 
     def __init__(self, model: str, nodes: list[Node]) -> None:
         self.model, self.nodes = model, nodes
         self.queue = Queue()
         self.bands = Bands()
         self.pressure = Pressure()
+        self.drain = Drain()
+        self.returns = Returns()
         self.blocked = False
         """In the last pass no node had a slot or KV memory: the queue drains as answers end, not as prefills do."""
         self.drain_s = 0.0
