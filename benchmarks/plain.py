@@ -47,6 +47,7 @@ KINDS: dict[str, Kind] = {
     "sharing": Kind(slots=1_000, shared=8.0),
     "batching": Kind(slots=1_000, seconds=0.6, spread=0.3, step=0.06),
     "busy": Kind(busy_above=10),
+    "quick": Kind(slots=16, seconds=0.2),
 }
 
 

@@ -40,6 +40,11 @@ _TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 _HEADER_NAMES = re.compile(r"[A-Za-z0-9-]{1,64}(, ?[A-Za-z0-9-]{1,64}){0,63}")
 
 
+def retry_of(text: str | None) -> int:
+    """How many tries an official client says went before this one; -1 where nothing, or no small number, is said."""
+    return int(text) if text is not None and len(text) <= 2 and text.isascii() and text.isdigit() else -1
+
+
 class Known(msgspec.Struct, frozen=True, gc=False):
     """What a call's head said, for the next with an equal one."""
 
@@ -47,6 +52,7 @@ class Known(msgspec.Struct, frozen=True, gc=False):
     """Version of the keyring that let its caller in."""
     route: Route
     tenant: Tenant
+    retry: int
 
 
 class App:
@@ -68,7 +74,7 @@ class App:
         if note is not None and cast(Known, note).keys == self._keys.version:
             own = b"%b%x" % (self._prefix, id)
             head = b"x-request-id: %b\r\nx-penstock-request-id: %b\r\n" % (own, own)
-            self._call(exchange, cast(Known, note).route, cast(Known, note).tenant, id, head)
+            self._call(exchange, cast(Known, note), id, head)
         else:
             self._look(exchange, id)
 
@@ -92,11 +98,13 @@ class App:
         except CallError as error:
             self._turn_away(exchange, head, error)
             return
+        known = Known(self._keys.version, route, tenant, retry_of(headers.get("x-stainless-retry-count")))
         if origin is None and "x-request-id" not in headers:
-            exchange.note = Known(self._keys.version, route, tenant)
-        self._call(exchange, route, tenant, id, head)
+            exchange.note = known
+        self._call(exchange, known, id, head)
 
-    def _call(self, exchange: Exchange, route: Route, tenant: Tenant, id: int, head: bytes) -> None:
+    def _call(self, exchange: Exchange, known: Known, id: int, head: bytes) -> None:
+        route, tenant = known.route, known.tenant
         try:
             ask = openai.read(route, exchange.body, self._limits, tenant.salt, self._aliases)
             if not self.core.serves(ask.model):
@@ -104,7 +112,7 @@ class App:
         except CallError as error:
             self._turn_away(exchange, head, error)
             return
-        self.driver.arrive(exchange, route, ask, tenant, id, head)
+        self.driver.arrive(exchange, route, ask, tenant, id, head, known.retry)
 
     def _turn_away(self, exchange: Exchange, head: bytes, error: CallError) -> None:
         self.driver.ledger.turn_away(error.code)

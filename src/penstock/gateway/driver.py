@@ -48,11 +48,12 @@ class Driver:
 
     # --- what callers do
 
-    def arrive(self, exchange: Exchange, route: Route, ask: openai.Call, tenant: Tenant, id: int, head: bytes) -> None:
+    def arrive(self, exchange: Exchange, route: Route, ask: openai.Call, tenant: Tenant, id: int, head: bytes, retry: int = -1) -> None:
         """A call has been read and authorised; `id` is its own, `head` the header lines of any answer to it."""
         call = self.calls[id] = Call(self, exchange, route, ask, id, head, time.monotonic())
         exchange.on_cancel = call.left
-        self.handle(Arrived(Request(id, ask.model, route, tenant.name, ask.prompt_tokens, ask.max_tokens, ask.stream, ask.blocks)))
+        request = Request(id, ask.model, route, tenant.name, ask.prompt_tokens, ask.max_tokens, ask.stream, ask.blocks, retry=retry)
+        self.handle(Arrived(request))
 
     def cancelled(self, call: Call) -> None:
         """The caller left: its engine is told within this callback."""

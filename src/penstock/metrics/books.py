@@ -7,6 +7,7 @@ from math import inf
 import msgspec
 
 from penstock.core.classify import TaskClass
+from penstock.core.returns import Key
 from penstock.facts import Failure, Outcome
 from penstock.metrics.catalog import STEPS, WAITS, WHOLES
 from penstock.metrics.histogram import Histogram
@@ -17,12 +18,14 @@ class ClassBook:
 
     __slots__ = (
         "arrivals", "bounded", "cached_tokens", "duration_s", "met", "missed", "outcomes", "output_tokens", "prompt_tokens", "queue_s",
-        "task", "tpot_s", "ttft_s",
+        "returned", "task", "tpot_s", "ttft_s",
     )  # fmt: skip
 
     def __init__(self, task: TaskClass) -> None:
         self.follow(task)
         self.arrivals = self.prompt_tokens = self.cached_tokens = self.output_tokens = self.met = self.missed = 0
+        self.returned = dict.fromkeys(("true", "false"), 0)
+        """Callers that came back when they were told to, by whether they were let in."""
         self.outcomes = dict.fromkeys(Outcome, 0)
         self.queue_s, self.ttft_s, self.duration_s, self.tpot_s = Histogram(WAITS), Histogram(WAITS), Histogram(WHOLES), Histogram(STEPS)
 
@@ -62,3 +65,6 @@ class Live(msgspec.Struct, gc=False):
     due: float = -1.0
     """When the first token was predicted to come."""
     first: float = -1.0
+    key: Key = ("", "")
+    returned: bool = False
+    """It came back when it was told to, and it is not yet known whether it gets in."""
