@@ -17,6 +17,7 @@ import urllib.request
 from collections import Counter
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import msgspec
 import uvloop
@@ -70,7 +71,7 @@ def rows(tries: list[Try], usual: list[Try], official: dict[str, float] | None) 
     if official is None:
         return [*found, Row("returns: official client", None, note="openai is not installed")]
     share = official["admitted"] / official["returned"] if official["returned"] else None
-    note = f"{official['calls']:.0f} calls of openai.AsyncOpenAI, {official['served']:.0f} served"
+    note = f"{official['calls']:.0f} calls of openai.AsyncOpenAI, {official['served']:.0f} served, {official['returned']:.0f} returns"
     return [*found, Row("returns: admitted of the official client's returns", share, at_least=0.9, note=note)]
 
 
@@ -87,15 +88,14 @@ def metric(port: int) -> Row:
 
 
 async def official_calls(port: int, calls: int, starts_in_s: float) -> dict[str, float]:
-    import httpx
     import openai
 
     seen: list[tuple[str, int]] = []
 
-    async def note(response: httpx.Response) -> None:
+    async def note(response: Any) -> None:
         seen.append((response.request.headers.get("x-stainless-retry-count", "0"), response.status_code))
 
-    transport = httpx.AsyncClient(limits=httpx.Limits(max_connections=None), timeout=600, event_hooks={"response": [note]})
+    transport = openai.DefaultAsyncHttpxClient(timeout=600, event_hooks={"response": [note]})
     client = openai.AsyncOpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=RETRIES, http_client=transport)
     await asyncio.sleep(starts_in_s)
 

@@ -41,6 +41,7 @@ class World:
         self.count = count(1)
         self.at: dict[int, int] = {}
         self.retries = 0
+        self.hint = True
         self.etas: dict[int, tuple[float, float]] = {}
 
     def ask(self, at: float, retry: int = 0) -> None:
@@ -86,7 +87,7 @@ class World:
             return
         id = next(self.count)
         self.fates[id] = Fate(self.now, retry=what)  # type: ignore[arg-type]
-        self.tell(Arrived(Request(id, "m", prompt_tokens=30, stream=self.stream)))
+        self.tell(Arrived(Request(id, "m", prompt_tokens=30, stream=self.stream, retry=self.fates[id].retry if self.hint else -1)))
 
     def tell(self, event: Event) -> None:
         waiting = [event]
