@@ -42,7 +42,7 @@ class World:
         self.at: dict[int, int] = {}
         self.retries = 0
         self.hint = True
-        self.etas: dict[int, tuple[float, float]] = {}
+        self.sent: dict[int, float] = {}
 
     def ask(self, at: float, retry: int = 0) -> None:
         heappush(self.heap, (at, next(self.count), retry))
@@ -95,6 +95,7 @@ class World:
             for action in self.core.handle(waiting.pop(0), self.now):
                 fate = self.fates[action.id]
                 if isinstance(action, Forward):
+                    self.sent[action.id] = self.now
                     index = int(action.node[1:])
                     if not self.servers[index].submit(action.id, self.now):
                         waiting.append(Failed(action.id, Failure.BUSY))

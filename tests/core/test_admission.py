@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from math import inf
 
@@ -12,8 +13,10 @@ from penstock import config
 from penstock.core.admission import RETRY_LEAST_S, RETRY_MOST_S, Admission
 from penstock.core.classify import DEFAULT
 from penstock.core.fleet import Node
+from penstock.core.concurrency import START
 from penstock.core.flight import Flight
 from penstock.core.lane import Lane
+from penstock.core.returns import SHARE, SHOW_FIRST
 from penstock.core.route import Choice
 from penstock.facts import Outcome
 from penstock.knobs import Knobs
@@ -193,10 +196,10 @@ def test_one_that_needs_most_of_its_own_time_or_has_no_deadline_is_not_counted(d
 
 
 def waited(ahead_s: float, due: float = inf) -> float:
-    """Retry-after of a request without own work behind `ahead_s` seconds of it, before the jitter is at its widest."""
+    """Retry-after of the first that is refused, without own work and behind `ahead_s` seconds of it."""
     among = lane()
     among.queue.push(flight(among, 1, own_s=ahead_s, priority=5))
-    return min(admission(seed).retry_after_s(flight(among, 2, own_s=0.0, due=due), 0.0) for seed in range(200))
+    return admission().retry_after_s(flight(among, 2, own_s=0.0, due=due), 0.0)
 
 
 def test_retry_comes_when_the_work_ahead_is_done() -> None:
@@ -214,7 +217,20 @@ def test_retry_stays_in_its_bounds(ahead_s: float) -> None:
         assert RETRY_LEAST_S <= admission(seed).retry_after_s(flight(among, own_s=0.0), 0.0) <= RETRY_MOST_S
 
 
-def test_retries_of_a_refused_crowd_spread() -> None:
+def test_retries_of_a_refused_crowd_come_one_after_the_other_at_the_rate_the_nodes_can_take() -> None:
     among, one = lane(backlog_s=20.0), admission()
-    told = [one.retry_after_s(flight(among, id, own_s=0.0), 0.0) for id in range(200)]
-    assert 20.0 <= min(told) < 22.0 and 38.0 < max(told) <= 40.0
+    told = [one.retry_after_s(flight(among, id, own_s=0.0), 0.0) for id in range(100)]
+    gaps = [later - sooner for sooner, later in itertools.pairwise(told)]
+    assert told[0] == pytest.approx(20.0, rel=0.05)
+    assert sum(gaps) / len(gaps) == pytest.approx(SHOW_FIRST / (SHARE * START), rel=0.1)
+    assert max(gaps) <= 2 * SHOW_FIRST / (SHARE * START)
+
+
+def test_who_comes_back_when_told_may_use_the_room_that_newcomers_leave() -> None:
+    among = lane(backlog_s=2.0)
+    among.returns.refuse(("", "default"), 1.0, 1.0, 0.0, random.Random(1))
+    among.returns.every.show = 1.0
+    newcomer, returned = flight(among, 1, own_s=0.1, due=2.5), flight(among, 2, own_s=0.1, due=2.5)
+    returned.claim = True
+    assert admission().refusal(newcomer, None, 0.0) is Outcome.REFUSED_DEADLINE
+    assert admission().refusal(returned, None, 0.0) is None

@@ -247,7 +247,7 @@ def test_open_breaker_sends_work_elsewhere_and_lets_one_try_after_its_time() -> 
 
 
 def test_total_deadline_allows_for_the_time_the_answer_takes() -> None:
-    core = build("a", rules=(Class(name="whole", total_ms=2_000),))
+    core = build(Node(name="a", url="http://127.0.0.1:9", max_running=8), rules=(Class(name="whole", total_ms=2_000),))
     now = 0.0
     for id in range(60):
         core.handle(Arrived(call(id, tokens=10)), now)

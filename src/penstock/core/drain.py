@@ -18,6 +18,7 @@ LEAST_SHARE = 0.1
 """Of the rate, what a priority is taken to be left with, whatever comes above it."""
 CLASSES = 256
 PRIORITIES = 6
+"""1 to 5; nothing has 0."""
 
 
 class Drain:
@@ -43,27 +44,29 @@ class Drain:
     def waits(self, waiting: bool, now: float) -> None:
         """Something waits from now on, or nothing does."""
         if waiting is not self._waiting:
-            self._pass(now)
             if not waiting:
                 self._span_s += now - self._since
             self._waiting, self._since = waiting, now
 
     def came(self, flight: Flight, now: float) -> None:
         """A request was accepted."""
-        self._pass(now)
-        came = self._came[min(flight.priority, PRIORITIES - 1)]
+        if now - self._at >= AGE_S:
+            self._age(now)
+        came = self._came[flight.priority]
         came[0] += 1
         came[1] += flight.own_s
 
     def forwarded(self, flight: Flight, now: float) -> None:
-        self._pass(now)
+        if now - self._at >= AGE_S:
+            self._age(now)
         name = flight.task.name
         if name in self.served or len(self.served) < CLASSES:
             self.served[name] = self.served.get(name, 0.0) + 1
 
     def departed(self, flight: Flight, blocked: bool, now: float) -> None:
         """It left the queue by its head, for a node or because its time was over."""
-        self._pass(now)
+        if now - self._at >= AGE_S:
+            self._age(now)
         self.left += 1
         self.work_s += flight.own_s
         self.blocked += 0.02 * (blocked - self.blocked)
@@ -101,11 +104,8 @@ class Drain:
         left_s = max(LEAST_SHARE * work_per_s, work_per_s - sum(came[1] for came in above) / watched_s)
         return self.blocked * by_count + (1 - self.blocked) * ahead_s / left_s
 
-    def _pass(self, now: float) -> None:
-        passed = now - self._at
-        if passed < AGE_S:
-            return
-        self._at = now
+    def _age(self, now: float) -> None:
+        passed, self._at = now - self._at, now
         keep = 0.5 ** (passed / HALF_LIFE_S)
         self._watched_s = (self._watched_s + passed) * keep
         if self._waiting:
