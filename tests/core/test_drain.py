@@ -33,18 +33,18 @@ def test_nothing_is_known_before_something_was_drained() -> None:
 
 def test_wait_is_what_is_ahead_over_the_rate() -> None:
     drain, _ = drained(10.0)
-    assert drain.rate == pytest.approx(10.0, rel=0.02)
-    assert drain.wait_s(3, 30, 0.0) == pytest.approx(3.0, rel=0.02)
+    assert drain.rate == pytest.approx(10.0, rel=0.06)
+    assert drain.wait_s(3, 30, 0.0) == pytest.approx(3.0, rel=0.06)
 
 
 def test_time_goes_by_prefill_where_prefill_limits() -> None:
     drain, _ = drained(10.0, blocked=False, own_s=0.2)
-    assert drain.wait_s(3, 1, 8.0) == pytest.approx(4.0, rel=0.02)
+    assert drain.wait_s(3, 1, 8.0) == pytest.approx(4.0, rel=0.06)
 
 
 def test_time_goes_by_requests_where_slots_limit() -> None:
     drain, _ = drained(10.0, seconds=60.0, own_s=0.2)
-    assert drain.wait_s(3, 20, 1e-3) == pytest.approx(2.0, rel=0.02)
+    assert drain.wait_s(3, 20, 1e-3) == pytest.approx(2.0, rel=0.06)
 
 
 def test_what_comes_above_is_served_before() -> None:
@@ -63,9 +63,9 @@ def test_rate_is_kept_while_nothing_waits_and_followed_when_it_changes() -> None
     drain.waits(False, now)
     now += 300.0
     drain.came(flight(), now)
-    assert drain.rate == pytest.approx(10.0, rel=0.02)
+    assert drain.rate == pytest.approx(10.0, rel=0.06)
     drain.waits(True, now)
-    for _ in range(60):
+    for _ in range(100):
         now += 0.5
         drain.departed(flight(), True, now)
     assert drain.rate == pytest.approx(2.0, rel=0.1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import inf
+from math import inf, log, log2
 from random import Random
 
 import msgspec
@@ -120,12 +120,19 @@ class Admission:
     def wait_s(self, lane: Lane, ahead: int, ahead_s: float, now: float) -> float:
         """Predicted wait behind `ahead` requests that need `ahead_s` seconds of prefill."""
         if (ends_per_s := per_s(lane.nodes)) > 0:
-            return (ahead + 1) / ends_per_s
+            return self._until_ended(lane, ahead + 1, ends_per_s)
         rate, start = self.supply(lane, now)
         wait = start - now + ahead_s / rate if rate else 0.0
         if lane.blocked and lane.drain_s:
             wait = max(wait, (ahead + 1) * lane.drain_s)
         return wait
+
+    def _until_ended(self, lane: Lane, answers: int, ends_per_s: float) -> float:
+        """Seconds in which so many answers end, at `ends_per_s` now; new nodes are given twice as much in an answer's time."""
+        if any(node.concurrency is not None and node.concurrency.starting for node in lane.nodes):
+            doubling_s = mean_s(lane.nodes)
+            return doubling_s * log2(1 + answers * log(2) / (ends_per_s * doubling_s))
+        return answers / ends_per_s
 
     def eta_s(self, flight: Flight, ahead: int, ahead_s: float, now: float) -> float:
         """Predicted seconds to the first token of a request that waits behind `ahead` others, as the queue drains of late."""
@@ -147,7 +154,10 @@ class Admission:
         return min(RETRY_MOST_S, short * (1.0 + self.rng.random()))
 
     def _rate(self, flight: Flight) -> float:
-        """Requests a second of its class that the lane serves; a guess while it has served none."""
-        lane = flight.lane
-        every = lane.drain.total_rate or per_s(lane.nodes) or sum(min(GUESS_PER_S, node.limit) for node in lane.nodes if node.state == "up")
-        return max(lane.drain.class_rate(flight.task.name), LEAST_SHARE * every)
+        """Requests a second of its class that the lane can serve: as many as of late, and what others leave."""
+        lane, drain = flight.lane, flight.lane.drain
+        mine, every = drain.class_rate(flight.task.name), drain.total_rate
+        most = max(every, drain.rate, per_s(lane.nodes))
+        if not most:
+            return sum(min(GUESS_PER_S, node.limit) for node in lane.nodes if node.state == "up")
+        return max(mine, most - (every - mine), LEAST_SHARE * most)
