@@ -52,7 +52,7 @@ class Admission:
         node = flight.lane.nodes[0] if choice is None else choice.node
         uncached = flight.request.prompt_tokens if choice is None else choice.uncached
         flight.own_s = uncached * node.token_s
-        if flight.task.total_s < inf and flight.lane.learned():
+        if flight.task.total_s < inf and not flight.request.patient and flight.lane.learned():
             self._date_whole(flight, node.base_s + flight.own_s)
 
     def _date_whole(self, flight: Flight, prefill_s: float) -> None:
