@@ -83,7 +83,9 @@ class Answer:
 class Flow:
     """Calls to one server. `retries` are those of the official client; it sends the number of the try as it does."""
 
-    def __init__(self, url: str, *, model: str = "plain", retries: int = 0, seed: int = 1, body: Callable[[int, bool], bytes] | None = None) -> None:
+    def __init__(
+        self, url: str, *, model: str = "plain", retries: int = 0, seed: int = 1, body: Callable[[int, bool], bytes] | None = None
+    ) -> None:
         self.loop = asyncio.get_running_loop()
         self.upstream = Upstream(url, Limits(connect_s=10.0, first_byte_s=600.0, idle_s=600.0, stream_s=1_800.0))
         host = url.partition("://")[2]

@@ -7,7 +7,6 @@ compared with the time from when it came to the first token; of interest are wai
 from __future__ import annotations
 
 import argparse
-import asyncio
 import random
 import sys
 import tempfile
@@ -51,7 +50,13 @@ def rows(name: str, tries: list[Try], note: str) -> list[Row]:
         return [Row(f"eta {name}: median error", None, note=f"only {len(found)} waits above {LONG_S:g} s; {note}")]
     longest = max(one.first - at for one in tries for at, _ in one.etas if one.first < float("inf"))
     return [
-        Row(f"eta {name}: median error", median(found), "of the wait", at_most=0.2, note=f"{len(found)} told, waits up to {longest:.0f} s; {note}"),
+        Row(
+            f"eta {name}: median error",
+            median(found),
+            "of the wait",
+            at_most=0.2,
+            note=f"{len(found)} told, waits up to {longest:.0f} s; {note}",
+        ),
         Row(f"eta {name}: share within a half", sum(error <= 0.5 for error in found) / len(found), "of told"),
     ]
 
@@ -89,7 +94,7 @@ async def closed(port: int, model: str) -> float:
         if flow.now() < CLOSED_S:
             flow.send(Try(flow.now(), True))
 
-    flow.ended = again  # type: ignore[method-assign,assignment]
+    flow.ended = again  # type: ignore[method-assign]
     await flow.run([(0.0, True)] * CLOSED, monotonic())
     return sum(CLOSED_S / 2 <= at < CLOSED_S for at in ended) / (CLOSED_S / 2)
 

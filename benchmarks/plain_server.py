@@ -21,7 +21,7 @@ import uvloop
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.plain import KINDS, Kind, Plain  # noqa: E402
+from benchmarks.plain import KINDS, Kind, Plain
 
 TOKENS = 8
 """Of a streamed answer; they come evenly over its service, the first after a tenth of it."""
@@ -139,7 +139,9 @@ class Call(asyncio.Protocol):
         """Its service has begun."""
         if self.stream:
             self.transport.write(HEAD)
-            self.gap_s = 0.1 * self.server.plain.kind.seconds / self.server.plain.kind.speed(self.server.plain.running, self.server.plain.factor)
+            self.gap_s = (
+                0.1 * self.server.plain.kind.seconds / self.server.plain.kind.speed(self.server.plain.running, self.server.plain.factor)
+            )
             self.server.loop.call_later(self.gap_s, self.token, self.id)
 
     def token(self, id: int) -> None:

@@ -58,11 +58,25 @@ def rows(tries: list[Try], usual: list[Try], official: dict[str, float] | None) 
     mean = len(returns) / max(1, len(span))
     admitted = sum(one.status == 200 for one in returns)
     waits = sorted(one.after_s for one in refused)
-    note = f"{len(refused)} of {sum(one.retry == 0 for one in tries)} refused, Retry-After {waits[0]:.1f} to {waits[-1]:.1f} s" if waits else ""
+    note = (
+        f"{len(refused)} of {sum(one.retry == 0 for one in tries)} refused, Retry-After {waits[0]:.1f} to {waits[-1]:.1f} s"
+        if waits
+        else ""
+    )
     found = [
         Row("returns: refused by the crowd's first try", len(refused), "calls", note=note),
-        Row("returns: fullest second / mean second", max(bins.values()) / mean if bins else None, at_most=3.0, note=f"{len(returns)} returns over {len(span)} s"),
-        Row("returns: admitted of those that came on time", admitted / len(returns) if returns else None, at_least=0.9, note="raw client by the official rule"),
+        Row(
+            "returns: fullest second / mean second",
+            max(bins.values()) / mean if bins else None,
+            at_most=3.0,
+            note=f"{len(returns)} returns over {len(span)} s",
+        ),
+        Row(
+            "returns: admitted of those that came on time",
+            admitted / len(returns) if returns else None,
+            at_least=0.9,
+            note="raw client by the official rule",
+        ),
         Row("returns: in time of those admitted", sum(one.good(TOTAL_S) for one in returns) / max(1, admitted)),
         Row("returns: served in the end", sum(one.whole for one in tries) / max(1, sum(one.retry == 0 for one in tries)), "of calls"),
         Row("returns: Retry-After above 120 s", sum(one.after_s > 120 for one in tries), "", at_most=0),
@@ -79,9 +93,17 @@ def metric(port: int) -> Row:
     """The gateway's own account."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
         lines = answer.read().decode().splitlines()
-    counts = {which: sum(float(line.split()[-1]) for line in lines if line.startswith("penstock_returns_total") and f'admitted="{which}"' in line) for which in ("true", "false")}
+    counts = {
+        which: sum(float(line.split()[-1]) for line in lines if line.startswith("penstock_returns_total") and f'admitted="{which}"' in line)
+        for which in ("true", "false")
+    }
     total = sum(counts.values())
-    return Row("returns: admitted, by penstock_returns_total", counts["true"] / total if total else None, at_least=0.9, note=f"{total:.0f} returns on time")
+    return Row(
+        "returns: admitted, by penstock_returns_total",
+        counts["true"] / total if total else None,
+        at_least=0.9,
+        note=f"{total:.0f} returns on time",
+    )
 
 
 # --- the official client, in a process of its own
@@ -124,7 +146,10 @@ def measure() -> list[Row]:
         command = (sys.executable, str(SERVER), ",".join(map(str, ports[:SERVERS])), ",".join([KIND] * SERVERS))
         rules = f"classes:\n  - {{name: whole, total_ms: {TOTAL_S * 1e3:.0f}}}\nlimits: {{connections: 20000}}\n"
         try:
-            with Process(command, folder / "servers.log").listening(ports[0]), gateway(folder, "returns", ports[:SERVERS], ports[-2], ports[-1], rules):
+            with (
+                Process(command, folder / "servers.log").listening(ports[0]),
+                gateway(folder, "returns", ports[:SERVERS], ports[-2], ports[-1], rules),
+            ):
                 caller = official_client(ports[-2])
                 usual, tries = uvloop.run(crowd(ports[-2], max(1, calls - OFFICIAL), capacity))
                 return [*rows(tries, usual, result_of(caller)), metric(ports[-1])]

@@ -114,7 +114,8 @@ class Case:
                 f"{name} at {self.load:g}x: good answers / what servers can do",
                 share,
                 at_least=0.85,
-                note=f"can do {self.fleet.whole:.1f}/s, then {self.fleet.less:.1f}; " + ", ".join(f"{k} {v:.2f}" for k, v in windows.items()),
+                note=f"can do {self.fleet.whole:.1f}/s, then {self.fleet.less:.1f}; "
+                + ", ".join(f"{k} {v:.2f}" for k, v in windows.items()),
             ),
             Row(f"{name} at {self.load:g}x: the same, while cold", good_per_s(self.tries, 0, cold) / self.can(0, cold)),
             Row(f"{name} at {self.load:g}x: ends that are neither answers nor 503", wrong, "calls", at_most=0),
@@ -124,7 +125,13 @@ class Case:
     def _fitting(self, name: str) -> list[Row]:
         refused = sum(not one.whole for one in self.tries)
         return [
-            Row(f"{name} at {self.load:g}x: refused or failed", refused, "calls", at_most=0, note=f"of {len(self.tries)}, cold start among them"),
+            Row(
+                f"{name} at {self.load:g}x: refused or failed",
+                refused,
+                "calls",
+                at_most=0,
+                note=f"of {len(self.tries)}, cold start among them",
+            ),
             Row(f"{name} at {self.load:g}x: good answers", sum(one.good(TOTAL_S) for one in self.tries) / len(self.tries), "of calls"),
         ]
 

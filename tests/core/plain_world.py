@@ -9,7 +9,7 @@ from itertools import count
 from math import inf
 
 import msgspec
-from benchmarks.plain import Kind, Plain, ability
+from benchmarks.plain import Kind, Plain
 
 from penstock.config import Class, Config, Node
 from penstock.core import Core
@@ -109,9 +109,18 @@ class World:
         begun, server.begun = server.begun, []
         if self.stream:
             for id in begun:
-                heappush(self.heap, (self.now + 0.1 * server.kind.seconds / server.kind.speed(server.running, server.factor), next(self.count), FirstToken(id)))
+                heappush(
+                    self.heap,
+                    (
+                        self.now + 0.1 * server.kind.seconds / server.kind.speed(server.running, server.factor),
+                        next(self.count),
+                        FirstToken(id),
+                    ),
+                )
 
     def good(self, start: float, end: float, total_s: float = 3.0) -> float:
         """Answers a second, of calls made from `start` to `end`, that came in time."""
-        fine = sum(fate.outcome is Outcome.COMPLETED and fate.ended - fate.at <= total_s for fate in self.fates.values() if start <= fate.at < end)
+        fine = sum(
+            fate.outcome is Outcome.COMPLETED and fate.ended - fate.at <= total_s for fate in self.fates.values() if start <= fate.at < end
+        )
         return fine / (end - start)

@@ -12,8 +12,8 @@ from tests.playbook import call
 from penstock import config
 from penstock.core.admission import RETRY_LEAST_S, RETRY_MOST_S, Admission
 from penstock.core.classify import DEFAULT
-from penstock.core.fleet import Node
 from penstock.core.concurrency import START
+from penstock.core.fleet import Node
 from penstock.core.flight import Flight
 from penstock.core.lane import Lane
 from penstock.core.returns import SHARE, SHOW_FIRST

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from penstock.core.concurrency import BUSY_S, START, UNSEEN_MOST, Concurrency
 
 
-def kept_busy(kind: Kind, seconds: float, learned: Concurrency | None = None, *, total_s: float = inf, start: float = 0.0) -> tuple[Concurrency, Plain, float]:
+def kept_busy(
+    kind: Kind, seconds: float, learned: Concurrency | None = None, *, total_s: float = inf, start: float = 0.0
+) -> tuple[Concurrency, Plain, float]:
     """The server with as many requests on it as it may have, all the time; and its ends a second over the last half."""
     learned = learned or Concurrency(256)
     server, now, ids = Plain(kind, Random(5)), start, 0

@@ -66,7 +66,7 @@ def test_waits_told_are_waits_had() -> None:
     told: dict[int, tuple[float, float]] = {}
     for second in range(10, 60):
         world.run(float(second))
-        for flight in list(world.core.lanes["m"].queue.flights())[:: 5]:
+        for flight in list(world.core.lanes["m"].queue.flights())[::5]:
             place = world.core.place(flight.request.id, world.now)
             assert place is not None
             told.setdefault(flight.request.id, (world.now, place[1]))

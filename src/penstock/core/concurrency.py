@@ -49,8 +49,26 @@ class Concurrency:
     """`limit` is how many requests may run now; `most` bounds it. `recent_s` is the recent mean time of an answer, 0 while unknown."""
 
     __slots__ = (
-        "_batch", "_batch_s", "_began", "_count", "_ends", "_first_token_s", "_full", "_rounds", "_settled", "_turn", "base_s", "centre",
-        "beside", "ceiling", "ceiling_until", "limit", "most", "patience_s", "recent_s", "starting",
+        "_batch",
+        "_batch_s",
+        "_began",
+        "_count",
+        "_ends",
+        "_first_token_s",
+        "_full",
+        "_rounds",
+        "_settled",
+        "_turn",
+        "base_s",
+        "beside",
+        "ceiling",
+        "ceiling_until",
+        "centre",
+        "limit",
+        "most",
+        "patience_s",
+        "recent_s",
+        "starting",
     )  # fmt: skip
 
     def __init__(self, most: float) -> None:
@@ -101,7 +119,7 @@ class Concurrency:
         elif now >= self._settled:
             self._count += 1
             self._full += running >= int(self.limit)
-            if self._count >= ROUND_ENDS and now - self._settled >= max(ROUND_S, self.recent_s) or now - self._settled > ROUND_MOST_S:
+            if (self._count >= ROUND_ENDS and now - self._settled >= max(ROUND_S, self.recent_s)) or now - self._settled > ROUND_MOST_S:
                 self._round(now)
 
     def busy(self, running: int, now: float) -> None:

@@ -24,7 +24,7 @@ PRIORITIES = 6
 class Drain:
     """One queue's. `served` are all requests that were forwarded, by class, whether they waited or not."""
 
-    __slots__ = ("_at", "_came", "_since", "_span_s", "_watched_s", "_waiting", "blocked", "first_s", "left", "served", "work_s")
+    __slots__ = ("_at", "_came", "_since", "_span_s", "_waiting", "_watched_s", "blocked", "first_s", "left", "served", "work_s")
 
     def __init__(self) -> None:
         self.left = self.work_s = 0.0

@@ -47,7 +47,9 @@ def _requests(ledger: Ledger) -> Iterator[Family]:
     yield _by("penstock_arrivals_total", {name: book.arrivals for name, book in books})
     outcomes = [((name, str(outcome)), count) for name, book in books for outcome, count in book.outcomes.items()]
     yield _family("penstock_requests_total", outcomes)
-    returned = [((name, admitted), count) for name, book in books for admitted, count in book.returned.items() if sum(book.returned.values())]
+    returned = [
+        ((name, admitted), count) for name, book in books for admitted, count in book.returned.items() if sum(book.returned.values())
+    ]
     yield _family("penstock_returns_total", returned)
     kept = [((name, met), count) for name, book in books if book.bounded for met, count in (("true", book.met), ("false", book.missed))]
     yield _family("penstock_deadlines_total", kept)
