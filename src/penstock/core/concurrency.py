@@ -17,7 +17,7 @@ START = 4.0
 """Requests at once on a node of which nothing is known."""
 UNSEEN_MOST = 64.0
 """As many it may be given on first tokens alone, before an answer has ended."""
-SLOWER = 2.0
+SLOWER = 2.5
 """A new node's answers that take so many times as long as its first ones say that it is full."""
 WORTH = 0.25
 """Twice as much at once must bring this share of an octave more ends."""
