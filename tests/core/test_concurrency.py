@@ -26,7 +26,7 @@ def kept_busy(
         while len(given_at) < learned.limit:
             ids += 1
             given_at[ids] = now
-            learned.gave(total_s)
+            learned.gave(False, total_s, len(given_at))
             server.submit(ids, now)
         now = server.next_at()
         for id in server.advance(now):
@@ -125,7 +125,7 @@ def test_whatever_is_learned_the_limit_stays_in_its_bounds(steps: list[tuple[int
         elif step == "f":
             learned.first_token(took_s, running)
         elif step == "g":
-            learned.gave(took_s if running % 2 else inf)
+            learned.gave(running % 3 == 0, took_s if running % 2 else inf, running)
         else:
             learned.busy(running, now)
         assert 1.0 <= learned.limit <= 100.0 and 1.0 <= learned.centre <= 100.0

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 from penstock.core.fleet import Node
 
-MIDDLE, HIGH = 0.5, 0.9
-FIRST = (0.9, 1.6)
-"""Median and high quantile of answers' times over their mean, until some have been seen."""
+MIDDLE, HIGH = 0.7, 0.9
+FIRST = (1.1, 1.6)
+"""A middle and a high quantile of answers' times over their mean, until some have been seen."""
 STEP = 0.04
 FLOOR = 0.01
 
@@ -31,7 +31,7 @@ class Answers:
         self.known[key] = (max(FLOOR, middle), max(FLOOR, middle, high))
 
     def ratios(self, key: tuple[str, str]) -> tuple[float, float]:
-        """The median and a high quantile of an answer's time, as shares of its node's mean."""
+        """A middle and a high quantile of an answer's time, as shares of its node's mean."""
         return self.known.get(key, FIRST)
 
 
@@ -39,7 +39,7 @@ def mean_s(nodes: Iterable[Node]) -> float:
     """Mean time of an answer over nodes by the work they do; 0 while unknown."""
     ends = running = 0.0
     for node in nodes:
-        if (learned := node.concurrency) is not None and node.state == "up":
+        if (learned := node.concurrency) is not None and learned.rules and node.state == "up":
             rate = learned.per_s()
             ends += rate
             running += rate * learned.time_s(node.running + 1)
@@ -48,4 +48,8 @@ def mean_s(nodes: Iterable[Node]) -> float:
 
 def per_s(nodes: Iterable[Node]) -> float:
     """Answers a second of nodes that have enough to do; 0 while unknown."""
-    return sum(node.concurrency.per_s() for node in nodes if node.concurrency is not None and node.state == "up")
+    found = 0.0
+    for node in nodes:
+        if (learned := node.concurrency) is not None and learned.rules and node.state == "up":
+            found += learned.per_s()
+    return found

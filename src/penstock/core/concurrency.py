@@ -5,6 +5,8 @@ once and `x` ends a second are answers of `n / x` seconds. A round is at the cen
 rounds say what more at once brings: the slope of ends over requests at once, both as logarithms. Below a server's slots it is 1,
 beyond them 0, in a batch it falls from one to the other; where it is `WORTH` the node does well, and the line inside it is short.
 
+Where first tokens are seen and nothing else is promised, prefill says enough, and a node is not limited like this: `rules` is whether it is.
+
 A node that is new is given one more with each sign of life, as TCP's slow start does, until its answers take longer.
 """
 
@@ -41,6 +43,7 @@ IDLE = 0.8
 """Share of the centre that is counted on where less ran, for want of requests."""
 BUSY_S = 5.0
 """How long a node that said that it is full is believed."""
+BLIND, BLIND_STEP = 0.2, 0.05
 RECENT, FADE = 1 / 16, 0.01
 BATCH = 8
 
@@ -61,6 +64,7 @@ class Concurrency:
         "_turn",
         "base_s",
         "beside",
+        "blind",
         "ceiling",
         "ceiling_until",
         "centre",
@@ -78,6 +82,8 @@ class Concurrency:
         """Means of the last answers' times, and of the quickest few in a row."""
         self.beside = 0.0
         """Recent mean of how many ran when one ended."""
+        self.blind = -1.0
+        """Running share of requests whose end is all that is seen, or that have a time for their whole answer; below 0 at first."""
         self.patience_s = inf
         """The shortest time for a whole answer that its recent requests have."""
         self.starting = True
@@ -92,8 +98,18 @@ class Concurrency:
 
     # -- what happens
 
-    def gave(self, total_s: float) -> None:
-        """A request was given that has `total_s` for its whole answer."""
+    @property
+    def rules(self) -> bool:
+        return self.blind > BLIND
+
+    def gave(self, stream: bool, total_s: float, running: int) -> None:
+        """A request was given that has `total_s` for its whole answer; `running` counts it."""
+        ruled = self.rules
+        blind = not stream or total_s < inf
+        self.blind = blind if self.blind < 0 else self.blind + BLIND_STEP * (blind - self.blind)
+        if not ruled and self.rules and self.starting:
+            # What it was trusted with on first tokens, it is trusted with still.
+            self.limit = self.centre = min(self.most, max(self.limit, float(running)))
         if total_s < self.patience_s:
             self.patience_s = total_s
         elif self.patience_s < inf:
@@ -114,6 +130,8 @@ class Concurrency:
         if self._batch == BATCH:
             self._batched(self._batch_s / BATCH, now)
             self._batch, self._batch_s = 0, 0.0
+        if not self.rules:
+            return
         if self.starting:
             self._alive(running)
         elif now >= self._settled:
@@ -150,7 +168,7 @@ class Concurrency:
             self.base_s = mean_s
         else:
             self.base_s += FADE * (mean_s - self.base_s)
-        if self.starting and mean_s > max(BUFFER_S, full_s := min(SLOWER * self.base_s, PATIENCE * self.patience_s)):
+        if self.rules and self.starting and mean_s > max(BUFFER_S, full_s := min(SLOWER * self.base_s, PATIENCE * self.patience_s)):
             self.starting = False
             per_s = (len(self._ends) - 1) / max(1e-3, now - self._ends[0])
             self.centre = min(self.limit, max(1.0, full_s * per_s))

@@ -256,7 +256,7 @@ class Core:
             flight.tried |= node.bit
         flight.node, flight.first = None, -1.0
         # A node that is learned to be full by trying it says so now and then: that is not what the budget of retries is for.
-        cost = 0.0 if event.failure is Failure.BUSY and node.concurrency is not None else 1.0
+        cost = 0.0 if event.failure is Failure.BUSY and node.concurrency is not None and node.concurrency.rules else 1.0
         if event.started or flight.due < now or self.retries < cost or all(flight.tried & other.bit for other in flight.lane.nodes):
             self._reject(flight, Outcome.FAILED, now, actions)
         else:

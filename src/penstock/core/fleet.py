@@ -82,8 +82,6 @@ class Node:
         self.limit = float(self.max_running)
         self.concurrency = Concurrency(self.max_running) if node.max_running is None and profile is None else None
         """What is learned of a node that says neither what it is nor how much it takes at once."""
-        if self.concurrency is not None:
-            self.limit = self.concurrency.limit
         self.answer_s = self.beside_s = 0.0
         """Of nodes of which only ends are seen: an answer's time, and what each request beside it adds."""
         self.kv_tokens = node.kv_tokens or (profile.kv_tokens if profile else None)
@@ -145,7 +143,9 @@ class Node:
             self._restart_whole(now)
         self.running += 1
         if self.concurrency is not None:
-            self.concurrency.gave(flight.task.total_s)
+            self.concurrency.gave(flight.request.stream, flight.task.total_s, self.running)
+            if self.concurrency.rules:
+                self.limit = self.concurrency.limit
         self.memory.reserve(flight.request.id, tokens)
         if self.busy_until <= now:
             self.busy_until = now
@@ -177,7 +177,8 @@ class Node:
         self._prefilled(flight, now)
         if self.concurrency is not None:
             self.concurrency.first_token(now - flight.forwarded, self.running)
-            self.limit = self.concurrency.limit
+            if self.concurrency.rules:
+                self.limit = self.concurrency.limit
 
     def _pace(self) -> None:
         """How much of the time it may prefill, as its streams stand now."""
@@ -217,15 +218,17 @@ class Node:
         """An answer ended well. Of a node that does not say what it takes at once, that is all there is to learn from."""
         if not flight.request.stream:
             self.learn_whole(flight, now)
-        if self.concurrency is None:
-            if self.limit < self.max_running:
-                self.limit = min(self.limit + 1 / self.limit, self.max_running)
-            return
         learned = self.concurrency
-        learned.ended(self.running, max(1e-4, now - flight.forwarded), now)
-        self.limit = learned.limit
-        self.answer_s = learned.base_s or learned.recent_s
-        self.beside_s = 0.5 * learned.recent_s / learned.limit
+        if learned is not None:
+            learned.ended(self.running, max(1e-4, now - flight.forwarded), now)
+            if learned.rules:
+                self.limit = learned.limit
+                self.answer_s = learned.base_s or learned.recent_s
+                self.beside_s = 0.5 * learned.recent_s / learned.limit
+                return
+            self.answer_s = self.beside_s = 0.0
+        if self.limit < self.max_running:
+            self.limit = min(self.limit + 1 / self.limit, self.max_running)
 
     def in_time(self, flight: Flight, now: float) -> bool:
         """Whether an answer begun now is likely to be whole in time; always, where nothing is known of whole answers."""
@@ -234,9 +237,8 @@ class Node:
 
     def said_busy(self, now: float) -> None:
         """It is full, and has already given the request back."""
-        if self.concurrency is None:
-            self.limit = max(1.0, float(self.running))
-        else:
+        self.limit = max(1.0, float(self.running))
+        if self.concurrency is not None and self.concurrency.rules:
             self.concurrency.busy(self.running, now)
             self.limit = self.concurrency.limit
         self.free_at = max(self.free_at, now + BUSY_PAUSE_S)

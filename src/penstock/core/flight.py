@@ -29,11 +29,11 @@ class Flight(msgspec.Struct, eq=False):
     ends: float = inf
     """When its whole answer is due."""
     usual: float = 0.0
-    """The median of its class's answers' times, as a share of a node's mean; of nodes of which only ends are seen."""
+    """A middle quantile of its class's answers' times, as a share of a node's mean; of nodes of which only ends are seen."""
     claim: bool = False
     """It comes back when it was told to."""
     grace_s: float = 0.0
-    """How much later than `due` it may begin, once it waits, and still be more likely in time than not."""
+    """How much later than `due` it may begin, once it waits, and still be quite likely in time."""
     priority: int = 3
     key: float = 0.0
     own_s: float = 0.0

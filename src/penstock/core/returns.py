@@ -20,6 +20,8 @@ SHARE = 0.8
 SHOW_LEAST = 0.25
 """Not more than four promises are made for the room of one, however few come back."""
 SHOW_FIRST, SHOW_STEP = 0.5, 0.02
+SHOWN = 25
+"""No room is kept before it is known of about so many promises whether they were."""
 BOOKS = 1_024
 """Tenants and classes kept apart."""
 
@@ -29,7 +31,7 @@ Key = tuple[str, str]
 class Book:
     """The promises to one tenant's requests of one class."""
 
-    __slots__ = ("bins", "due", "first", "next_at", "show")
+    __slots__ = ("bins", "due", "first", "known", "next_at", "show")
 
     def __init__(self) -> None:
         self.bins: dict[int, int] = {}
@@ -40,6 +42,8 @@ class Book:
         self.next_at = 0.0
         self.show = SHOW_FIRST
         """Running share of promises that were taken up."""
+        self.known = 0
+        """Promises of which it is known."""
 
     def promise(self, at: float) -> None:
         bin = int(at / BIN_S)
@@ -56,6 +60,7 @@ class Book:
             missed = self.bins.pop(self.first, 0)
             if missed:
                 self.due -= missed
+                self.known += missed
                 self.show *= (1 - SHOW_STEP) ** missed
             self.first += 1
 
@@ -72,6 +77,7 @@ class Book:
                 else:
                     self.bins[bin] = count - 1
                 self.due -= 1
+                self.known += 1
                 self.show += SHOW_STEP * (1 - self.show)
                 return True
         return False
@@ -118,7 +124,7 @@ class Returns:
         if not every.due:
             return 0.0
         every.lapse(now)
-        return every.show if every.due else 0.0
+        return every.show * every.known / (every.known + SHOWN) if every.due else 0.0
 
     def _book(self, key: Key, now: float) -> Book | None:
         book = self.books.get(key)
