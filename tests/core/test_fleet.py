@@ -10,7 +10,6 @@ from tests.playbook import call
 from penstock import config
 from penstock.core.breaker import Result
 from penstock.core.classify import DEFAULT
-from penstock.core.concurrency import START
 from penstock.core.fleet import ENGINE_QUEUE, LATE_PREFILLS, MAX_RUNNING, STALE_S, WHOLE, Node, nodes_of
 from penstock.core.flight import Flight
 from penstock.core.lane import Lane
@@ -62,9 +61,9 @@ def whole(made: Node, id: int, tokens: int, now: float, seconds: float) -> None:
     made.take_back(flight, now + seconds)
 
 
-def test_node_without_profile_takes_at_most_what_an_engine_takes_by_default_and_starts_with_little() -> None:
+def test_node_without_profile_takes_what_an_engine_takes_by_default() -> None:
     made = node()
-    assert (made.max_running, made.limit, made.memory.capacity, made.shares_prefix) == (MAX_RUNNING, START, inf, True)
+    assert (made.max_running, made.limit, made.memory.capacity, made.shares_prefix) == (MAX_RUNNING, MAX_RUNNING, inf, True)
 
 
 def test_profile_tells_slots_memory_and_rate_and_the_configuration_overrides_it() -> None:

@@ -19,7 +19,7 @@ SHARE = 0.8
 """Of the rate at which its class is served, what is promised."""
 SHOW_LEAST = 0.25
 """Not more than four promises are made for the room of one, however few come back."""
-SHOW_FIRST, SHOW_STEP = 0.5, 0.02
+SHOW_FIRST, SHOW_STEP = 1.0, 0.02
 SHOWN = 25
 """No room is kept before it is known of about so many promises whether they were."""
 BOOKS = 1_024
