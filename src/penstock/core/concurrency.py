@@ -5,7 +5,8 @@ once and `x` ends a second are answers of `n / x` seconds. A round is at the cen
 rounds say what more at once brings: the slope of ends over requests at once, both as logarithms. Below a server's slots it is 1,
 beyond them 0, in a batch it falls from one to the other; where it is `WORTH` the node does well, and the line inside it is short.
 
-Where first tokens are seen and nothing else is promised, prefill says enough, and a node is not limited like this: `rules` is whether it is.
+Where first tokens are seen and nothing else is promised, prefill says enough, and a node is not limited like this: `rules` says whether
+it is.
 
 A node that is new is given one more with each sign of life, as TCP's slow start does, until its answers take longer.
 """

@@ -9,7 +9,7 @@ import msgspec
 from penstock.core.classify import TaskClass
 from penstock.core.returns import Key
 from penstock.facts import Failure, Outcome
-from penstock.metrics.catalog import STEPS, WAITS, WHOLES
+from penstock.metrics.catalog import STEPS, WAITS, WHOLES, WRITES
 from penstock.metrics.histogram import Histogram
 
 
@@ -68,3 +68,14 @@ class Live(msgspec.Struct, gc=False):
     key: Key = ("", "")
     returned: bool = False
     """It came back when it was told to, and it is not yet known whether it gets in."""
+
+
+class JobBook:
+    """The numbers of durable jobs; those of now are kept by who runs them, see `gateway.tickets`."""
+
+    __slots__ = ("ended", "queued", "retries", "running", "store_s", "unstored")
+
+    def __init__(self) -> None:
+        self.queued = self.running = self.retries = self.unstored = 0
+        self.ended = dict.fromkeys(("completed", "failed", "cancelled", "expired"), 0)
+        self.store_s = Histogram(WRITES)

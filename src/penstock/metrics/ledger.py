@@ -28,7 +28,7 @@ from penstock.events import (
     Reject,
 )
 from penstock.facts import Outcome, Request
-from penstock.metrics.books import ClassBook, Live, NodeBook, TenantBook
+from penstock.metrics.books import ClassBook, JobBook, Live, NodeBook, TenantBook
 from penstock.metrics.catalog import RETRIES, WAITS
 from penstock.metrics.histogram import Histogram
 
@@ -59,6 +59,7 @@ class Ledger:
         """When refused callers were told to come back, by tenant and class."""
         self.late_s, self.early_s = Histogram(WAITS), Histogram(WAITS)
         self.knob_changes = self.config_changes = self.untracked = 0
+        self.jobs = JobBook()
         self._class_of = classify
         self._configure(config)
         self._others: dict[type, Callable[[Any, float], None]] = {
