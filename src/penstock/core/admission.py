@@ -42,10 +42,11 @@ class View(msgspec.Struct, gc=False):
 
 
 class Admission:
-    def __init__(self, policy: config.Policy, knobs: Knobs, rng: Random) -> None:
+    def __init__(self, policy: config.Policy, knobs: Knobs, rng: Random, answers: Answers | None = None) -> None:
+        """`answers` is what was learned of answers' times before, if anything was."""
         self.policy: Admit = find(ADMIT, policy.admit, "policy.admit")
         self.knobs, self.rng = knobs, rng
-        self.answers = Answers()
+        self.answers = answers or Answers()
 
     def estimate(self, flight: Flight, choice: Choice | None) -> None:
         """Set the flight's own prefill time: at its best node now, or, with none able, uncached at any."""
@@ -58,7 +59,7 @@ class Admission:
     def _date_whole(self, flight: Flight, prefill_s: float) -> None:
         """Of nodes of which only ends are seen: when to begin, so that the whole answer is most probably in time.
 
-        Where even an answer begun at once is not, it may begin at once if it is more likely in time than not.
+        Where even an answer begun at once is not, it may begin at once if it is quite likely to be.
         """
         flight.ends = flight.arrived + flight.task.total_s
         flight.usual, high = self.answers.ratios((flight.lane.model, flight.task.name))

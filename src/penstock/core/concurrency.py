@@ -25,8 +25,10 @@ SLOWER = 2.5
 WORTH = 0.25
 """Twice as much at once must bring this share of an octave more ends."""
 STEP = 1.4
+"""Between the centre and the rounds above and below it: enough to tell, little enough to lose little."""
 CYCLE = (1.0, STEP, 1.0, 1.0, 1 / STEP)
 GAIN = 0.5
+"""How far the centre goes for a slope that is off by 1, as a logarithm."""
 ROUNDS, KEEP = 10, 0.8
 """Rounds remembered, and how much less each counts than the one after it."""
 DOUBT = 0.04
@@ -45,8 +47,11 @@ IDLE = 0.8
 BUSY_S = 5.0
 """How long a node that said that it is full is believed."""
 BLIND, BLIND_STEP = 0.2, 0.05
+"""Share of requests, of late, from which it is limited by what is learned here; and what one of them weighs in it."""
 RECENT, FADE = 1 / 16, 0.01
+"""Weights of an answer in the recent mean, and of a slower batch in the base."""
 BATCH = 8
+"""Answers in a row whose mean time may be the base."""
 
 
 class Concurrency:

@@ -13,6 +13,7 @@ from typing import Any
 
 from penstock.config import Config
 from penstock.core.admission import Admission
+from penstock.core.answers import Answers
 from penstock.core.breaker import Result, result_of
 from penstock.core.classify import Classifier
 from penstock.core.fleet import Node, nodes_of
@@ -60,6 +61,7 @@ class Core:
         self.rng, self.knobs, self.profiles = rng, knobs, profiles or {}
         self.flights: dict[int, Flight] = {}
         self.lengths = Lengths()
+        self.answers = Answers()
         self.nodes: list[Node] = []
         self.lanes: dict[str, Lane] = {}
         self.waiting = 0
@@ -227,7 +229,7 @@ class Core:
         if succeeded:
             node.learn_end(flight, now)
             if node.concurrency is not None:
-                self.admission.answers.learn((flight.lane.model, flight.task.name), now - flight.forwarded, node.concurrency.recent_s)
+                self.answers.learn((flight.lane.model, flight.task.name), now - flight.forwarded, node.concurrency.recent_s)
             self._learn_answer(flight, node, event)
         node.take_back(flight, now)
         if node.breaker.count or node.guarded:
@@ -271,6 +273,8 @@ class Core:
         node = flight.node
         if node is None:
             self._leave(flight)
+            if not flight.lane.queue.size:
+                flight.lane.drain.waits(False, now)
             return None
         node.take_back(flight, now)
         actions.append(Cancel(event.id, node.name))
@@ -402,7 +406,7 @@ class Core:
         self.config = config
         self.classify = Classifier(config.classes)
         self.order: Order = find(ORDER, config.policy.order, "policy.order")
-        self.admission = Admission(config.policy, self.knobs, self.rng)
+        self.admission = Admission(config.policy, self.knobs, self.rng, self.answers)
         self.router = Router(config.policy, self.prefixes, self.rng)
         old = {node.name: node for node in self.nodes}
         self.nodes = nodes_of(config, self.knobs, self.profiles, old, self._numbered)
