@@ -50,6 +50,8 @@ PREFIX_BLOCKS = 65_536
 """Blocks believed cached on a node that does not say how much it holds: 32 M tokens; an index entry costs about 150 bytes."""
 UNAVAILABLE_WAIT_S = 5.0
 """How long a request waits for a node while none is up: an engine that restarts at once is never noticed."""
+BUSY_COST = 0.5
+"""What a retry costs the budget when a node was busy whose concurrency is learned by trying."""
 RETRIES_KEPT = 10.0
 """Unused retries are kept up to this many."""
 
@@ -257,8 +259,8 @@ class Core:
         else:
             flight.tried |= node.bit
         flight.node, flight.first = None, -1.0
-        # A node that is learned to be full by trying it says so now and then: that is not what the budget of retries is for.
-        cost = 0.0 if event.failure is Failure.BUSY and node.concurrency is not None and node.concurrency.rules else 1.0
+        # A node that is learned to be full by trying it says so now and then: that must not use up the budget of retries.
+        cost = BUSY_COST if event.failure is Failure.BUSY and node.concurrency is not None and node.concurrency.rules else 1.0
         if event.started or flight.due < now or self.retries < cost or all(flight.tried & other.bit for other in flight.lane.nodes):
             self._reject(flight, Outcome.FAILED, now, actions)
         else:
