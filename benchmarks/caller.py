@@ -93,6 +93,8 @@ class Flow:
         self.model, self.retries, self.random = model, retries, random.Random(seed)
         self.body = body or self._body
         self.tries: list[Try] = []
+        self.until = inf
+        """No call is tried again later than this."""
         self.live = 0
         self.started = monotonic()
         self.idle = asyncio.Event()
@@ -131,8 +133,9 @@ class Flow:
             wait_s = call.after_s
             if not 0 < wait_s <= LONGEST_S:
                 wait_s = min(BACKOFF_S * 2**call.retry, BACKOFF_MOST_S) * (1 - 0.25 * self.random.random())
-            self.live += 1
-            self.loop.call_later(wait_s, self._again, Try(call.ended + wait_s, call.stream, call.retry + 1))
+            if call.ended + wait_s <= self.until:
+                self.live += 1
+                self.loop.call_later(wait_s, self._again, Try(call.ended + wait_s, call.stream, call.retry + 1))
         if not self.live:
             self.idle.set()
 

@@ -88,6 +88,7 @@ class Case:
 
     async def run(self, seed: int) -> None:
         flow = Flow(f"http://127.0.0.1:{self.port}", retries=self.retries, seed=seed)
+        flow.until = self.seconds
         times = poisson(self.load * self.fleet.whole, self.seconds, seed)
         if self.load > 1:
             os.kill(self.servers.pid, signal.SIGUSR1)
