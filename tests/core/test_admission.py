@@ -243,7 +243,7 @@ def learned(recent_s: float, beside: float = 8.0, *, starting: bool = False) -> 
     found = among.nodes[0].concurrency
     assert found is not None
     found.recent_s = found.base_s = recent_s
-    found.beside, found.starting, found.blind = beside, starting, 1.0
+    found.beside, found.starting, found.rules = beside, starting, True
     among.nodes[0].limit = found.limit
     return among
 

@@ -17,7 +17,7 @@ KEY = ("m", "class")
 def node(limit: float, recent_s: float, **settings: int) -> Node:
     made = Node(0, config.Node(name="n", url="http://127.0.0.1:9", **settings), Knobs(), None)  # type: ignore[arg-type]
     if made.concurrency is not None:
-        made.concurrency.beside, made.concurrency.recent_s, made.concurrency.blind = limit, recent_s, 1.0
+        made.concurrency.beside, made.concurrency.recent_s, made.concurrency.rules = limit, recent_s, True
     return made
 
 

@@ -130,3 +130,23 @@ def test_whatever_is_learned_the_limit_stays_in_its_bounds(steps: list[tuple[int
             learned.busy(running, now)
         assert 1.0 <= learned.limit <= 100.0 and 1.0 <= learned.centre <= 100.0
         assert learned.recent_s >= 0.0 and learned.per_s() >= 0.0
+
+
+def test_streams_without_a_time_for_their_whole_answer_are_not_limited_by_it() -> None:
+    learned = Concurrency(256)
+    for _ in range(100):
+        learned.gave(True, inf, 10)
+    assert not learned.rules
+    for _ in range(10):
+        learned.gave(False, inf, 30)
+    assert learned.rules and learned.limit == 30
+    for _ in range(100):
+        learned.gave(True, inf, 10)
+    assert not learned.rules and learned.blind == 0.0
+
+
+def test_first_request_decides() -> None:
+    for stream, total_s, rules in ((False, inf, True), (True, 3.0, True), (True, inf, False)):
+        learned = Concurrency(256)
+        learned.gave(stream, total_s, 1)
+        assert learned.rules is rules

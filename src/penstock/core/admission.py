@@ -89,7 +89,7 @@ class Admission:
         room = 1.0
         if flight.claim:
             crowds = False
-        elif left < inf or lane.queue.size:
+        elif flight.ends < inf or lane.returns.every.due:
             room = self._room(flight, now)
         if left < inf and room < 1.0:
             left -= (1.0 - room) * max(0.0, left - lane.nodes[0].base_s - flight.own_s)
@@ -105,7 +105,7 @@ class Admission:
     def _room(self, flight: Flight, now: float) -> float:
         """Share of the longest wait, and of the queue, that a request may use that comes for the first time."""
         lane = flight.lane
-        room = 1.0 - KEPT * lane.returns.expected(now)
+        room = 1.0 - KEPT * lane.returns.expected(now) if lane.returns.every.due else 1.0
         if flight.ends < inf:
             # What is refused anyway need not be many times what is served: a short line serves as many, and sooner.
             room *= 1.0 - lane.pressure.share()

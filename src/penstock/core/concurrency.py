@@ -46,8 +46,8 @@ IDLE = 0.8
 """Share of the centre that is counted on where less ran, for want of requests."""
 BUSY_S = 5.0
 """How long a node that said that it is full is believed."""
-BLIND, BLIND_STEP = 0.2, 0.05
-"""Share of requests, of late, from which it is limited by what is learned here; and what one of them weighs in it."""
+BLIND, BLIND_STEP, BLIND_LEAST = 0.2, 0.05, 0.01
+"""Share of requests, of late, from which it is limited by what is learned here; what one of them weighs in it; and what is none."""
 RECENT, FADE = 1 / 16, 0.01
 """Weights of an answer in the recent mean, and of a slower batch in the base."""
 BATCH = 8
@@ -78,6 +78,7 @@ class Concurrency:
         "most",
         "patience_s",
         "recent_s",
+        "rules",
         "starting",
     )  # fmt: skip
 
@@ -90,6 +91,8 @@ class Concurrency:
         """Recent mean of how many ran when one ended."""
         self.blind = -1.0
         """Running share of requests whose end is all that is seen, or that have a time for their whole answer; below 0 at first."""
+        self.rules = False
+        """Whether the node is limited by what is learned here."""
         self.patience_s = inf
         """The shortest time for a whole answer that its recent requests have."""
         self.starting = True
@@ -104,15 +107,16 @@ class Concurrency:
 
     # -- what happens
 
-    @property
-    def rules(self) -> bool:
-        return self.blind > BLIND
-
     def gave(self, stream: bool, total_s: float, running: int) -> None:
         """A request was given that has `total_s` for its whole answer; `running` counts it."""
-        ruled = self.rules
         blind = not stream or total_s < inf
-        self.blind = blind if self.blind < 0 else self.blind + BLIND_STEP * (blind - self.blind)
+        if not blind and not self.blind:
+            return
+        ruled = self.rules
+        self.blind = float(blind) if self.blind < 0 else self.blind + BLIND_STEP * (blind - self.blind)
+        if self.blind < BLIND_LEAST:
+            self.blind = 0.0
+        self.rules = self.blind > BLIND
         if not ruled and self.rules and self.starting:
             # What it was trusted with on first tokens, it is trusted with still.
             self.limit = self.centre = min(self.most, max(self.limit, float(running)))
@@ -136,8 +140,6 @@ class Concurrency:
         if self._batch == BATCH:
             self._batched(self._batch_s / BATCH, now)
             self._batch, self._batch_s = 0, 0.0
-        if not self.rules:
-            return
         if self.starting:
             self._alive(running)
         elif now >= self._settled:
@@ -174,7 +176,7 @@ class Concurrency:
             self.base_s = mean_s
         else:
             self.base_s += FADE * (mean_s - self.base_s)
-        if self.rules and self.starting and mean_s > max(BUFFER_S, full_s := min(SLOWER * self.base_s, PATIENCE * self.patience_s)):
+        if self.starting and mean_s > max(BUFFER_S, full_s := min(SLOWER * self.base_s, PATIENCE * self.patience_s)):
             self.starting = False
             per_s = (len(self._ends) - 1) / max(1e-3, now - self._ends[0])
             self.centre = min(self.limit, max(1.0, full_s * per_s))

@@ -158,7 +158,7 @@ class Core:
             choice is not None
             and not lane.queue.size
             and choice.node.has_room(self.knobs.depth_s, now, flight.own_s)
-            and choice.node.in_time(flight, now)
+            and (flight.ends == inf or choice.node.in_time(flight, now))
         ):
             self._forward(flight, choice, now, actions)
         else:
@@ -230,7 +230,7 @@ class Core:
         succeeded = event.status < 400
         if succeeded:
             node.learn_end(flight, now)
-            if node.concurrency is not None:
+            if node.concurrency is not None and node.concurrency.rules:
                 self.answers.learn((flight.lane.model, flight.task.name), now - flight.forwarded, node.concurrency.recent_s)
             self._learn_answer(flight, node, event)
         node.take_back(flight, now)

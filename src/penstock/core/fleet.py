@@ -146,6 +146,8 @@ class Node:
             self.concurrency.gave(flight.request.stream, flight.task.total_s, self.running)
             if self.concurrency.rules:
                 self.limit = self.concurrency.limit
+            elif self.answer_s:
+                self.answer_s = self.beside_s = 0.0
         self.memory.reserve(flight.request.id, tokens)
         if self.busy_until <= now:
             self.busy_until = now
@@ -176,7 +178,8 @@ class Node:
         self.base_s, self.token_s = self.prefill.base_s, self.prefill.token_s
         self._prefilled(flight, now)
         if self.concurrency is not None:
-            self.concurrency.first_token(now - flight.forwarded, self.running)
+            if self.concurrency.starting:
+                self.concurrency.first_token(now - flight.forwarded, self.running)
             if self.concurrency.rules:
                 self.limit = self.concurrency.limit
 
@@ -219,14 +222,12 @@ class Node:
         if not flight.request.stream:
             self.learn_whole(flight, now)
         learned = self.concurrency
-        if learned is not None:
+        if learned is not None and learned.rules:
             learned.ended(self.running, max(1e-4, now - flight.forwarded), now)
-            if learned.rules:
-                self.limit = learned.limit
-                self.answer_s = learned.base_s or learned.recent_s
-                self.beside_s = 0.5 * learned.recent_s / learned.limit
-                return
-            self.answer_s = self.beside_s = 0.0
+            self.limit = learned.limit
+            self.answer_s = learned.base_s or learned.recent_s
+            self.beside_s = 0.5 * learned.recent_s / learned.limit
+            return
         if self.limit < self.max_running:
             self.limit = min(self.limit + 1 / self.limit, self.max_running)
 
