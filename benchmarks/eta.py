@@ -32,7 +32,7 @@ LONG_S = 1.0
 PLAIN = {"slots": "fifo", "sharing": "sharing"}
 SETTINGS = "hold: {quiet_s: 0.2, interval_s: 0.5}\nclasses:\n  - {name: patient, timeout: none}\n"
 PROMPT_WORDS, OUTPUT_TOKENS = 1_500, 100
-CLOSED, CLOSED_S = 256, 20.0
+CLOSED, CLOSED_S = 600, 20.0
 
 
 def errors(tries: list[Try]) -> list[float]:

@@ -10,7 +10,7 @@ from benchmarks.plain import Kind, Plain
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.core.concurrency import BUSY_S, START, UNSEEN_MOST, Concurrency
+from penstock.core.concurrency import BUSY_S, LATE_HELD_S, START, UNSEEN_MOST, Concurrency
 
 
 def kept_busy(
@@ -150,3 +150,15 @@ def test_first_request_decides() -> None:
         learned = Concurrency(256)
         learned.gave(stream, total_s, 1)
         assert learned.rules is rules
+
+
+def test_first_tokens_later_than_prefill_explains_tell_of_a_line_inside_the_node() -> None:
+    learned = Concurrency(256)
+    learned.gave(True, inf, 1)
+    for _ in range(10):
+        learned.late(True, 40, 5.0)
+    assert learned.rules and learned.limit == 40
+    learned.gave(True, inf, 1, now=5.0 + LATE_HELD_S - 1.0)
+    assert learned.rules
+    learned.gave(True, inf, 1, now=5.0 + LATE_HELD_S + 1.0)
+    assert not learned.rules

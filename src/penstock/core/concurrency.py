@@ -42,6 +42,8 @@ PATIENCE = 0.6
 """Share of the time for a whole answer that the node itself may take on average."""
 BUFFER_S = 0.1
 """A line inside the node that is this short is not worth avoiding: fast nodes are not held back."""
+LATE_S, LATE_HELD_S = 0.5, 60.0
+"""A first token that is later than predicted by more than this is not explained by prefill; such a node is limited for so long."""
 IDLE = 0.8
 """Share of the centre that is counted on where less ran, for want of requests."""
 BUSY_S = 5.0
@@ -74,6 +76,8 @@ class Concurrency:
         "ceiling",
         "ceiling_until",
         "centre",
+        "late_until",
+        "lateness",
         "limit",
         "most",
         "patience_s",
@@ -91,6 +95,7 @@ class Concurrency:
         """Recent mean of how many ran when one ended."""
         self.blind = -1.0
         """Running share of requests whose end is all that is seen, or that have a time for their whole answer; below 0 at first."""
+        self.lateness, self.late_until = 0.0, -inf
         self.rules = False
         """Whether the node is limited by what is learned here."""
         self.patience_s = inf
@@ -107,23 +112,32 @@ class Concurrency:
 
     # -- what happens
 
-    def gave(self, stream: bool, total_s: float, running: int) -> None:
+    def gave(self, stream: bool, total_s: float, running: int, now: float = 0.0) -> None:
         """A request was given that has `total_s` for its whole answer; `running` counts it."""
         blind = not stream or total_s < inf
-        if not blind and not self.blind:
+        if not blind and not self.blind and not self.rules:
             return
-        ruled = self.rules
         self.blind = float(blind) if self.blind < 0 else self.blind + BLIND_STEP * (blind - self.blind)
         if self.blind < BLIND_LEAST:
             self.blind = 0.0
-        self.rules = self.blind > BLIND
-        if not ruled and self.rules and self.starting:
-            # What it was trusted with on first tokens, it is trusted with still.
-            self.limit = self.centre = min(self.most, max(self.limit, float(running)))
+        self._rule(self.blind > BLIND or now < self.late_until, running)
         if total_s < self.patience_s:
             self.patience_s = total_s
         elif self.patience_s < inf:
             self.patience_s += 0.01 * (min(total_s, 4 * self.patience_s) - self.patience_s)
+
+    def late(self, late: bool, running: int, now: float) -> None:
+        """A first token came, `late` by far more than its prefill explains: there is a line inside the node."""
+        self.lateness += BLIND_STEP * (late - self.lateness)
+        if self.lateness > BLIND:
+            self.late_until = now + LATE_HELD_S
+            self._rule(True, running)
+
+    def _rule(self, rules: bool, running: int) -> None:
+        if rules and not self.rules and self.starting:
+            # What it was trusted with on first tokens, it is trusted with still.
+            self.limit = self.centre = min(self.most, max(self.limit, float(running)))
+        self.rules = rules
 
     def first_token(self, took_s: float, running: int) -> None:
         self._first_token_s = min(self._first_token_s, took_s)

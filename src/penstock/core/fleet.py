@@ -7,7 +7,7 @@ from math import inf
 
 from penstock import config
 from penstock.core.breaker import Breaker, State
-from penstock.core.concurrency import Concurrency
+from penstock.core.concurrency import LATE_S, Concurrency
 from penstock.core.flight import Flight
 from penstock.core.memory import Memory
 from penstock.core.predict import AIM, LEAST_SHARE, Prefill, Steps
@@ -21,6 +21,8 @@ LATE_PREFILLS = 4
 WHOLE = 16
 """JSON answers that are counted before their rate is judged: few would often be fast by chance."""
 STALE_S = 5.0
+SHORT_S = 0.15
+"""Prefill of a stream without a deadline that says, when its first token is late, that there is a line inside the node."""
 BUSY_PAUSE_S = 0.25
 """A node that answered "busy" is given nothing for this long."""
 ENGINE_QUEUE = 5
@@ -143,7 +145,7 @@ class Node:
             self._restart_whole(now)
         self.running += 1
         if self.concurrency is not None:
-            self.concurrency.gave(flight.request.stream, flight.task.total_s, self.running)
+            self.concurrency.gave(flight.request.stream, flight.task.total_s, self.running, now)
             if self.concurrency.rules:
                 self.limit = self.concurrency.limit
             elif self.answer_s:
@@ -178,6 +180,8 @@ class Node:
         self.base_s, self.token_s = self.prefill.base_s, self.prefill.token_s
         self._prefilled(flight, now)
         if self.concurrency is not None:
+            if flight.due == inf and flight.own_s < SHORT_S:
+                self.concurrency.late(now - flight.done_at > LATE_S, self.running, now)
             if self.concurrency.starting:
                 self.concurrency.first_token(now - flight.forwarded, self.running)
             if self.concurrency.rules:
