@@ -33,6 +33,8 @@ class Outcome(StrEnum):
     """It was queued, and its deadline came too close to start it."""
     UNAVAILABLE = "unavailable"
     """No healthy node serves the model."""
+    DIVERTED = "diverted"
+    """The process took it: an answer kept from before, or a durable job."""
     FAILED = "failed"
     """Engines failed it, and no retry was left."""
     CANCELLED = "cancelled"
@@ -83,6 +85,8 @@ class Request(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """An answer to the very same request is at hand."""
     retry: int = -1
     """How many tries its caller says went before it; -1: it does not say. A hint, for nobody can tell whether it is true."""
+    ticket: bool = False
+    """A durable job can be made of it."""
     patient: bool = False
     """A durable job: it has no deadline and waits as long as it takes."""
 

@@ -80,9 +80,9 @@ def tries(text: str | None) -> int:
     return int(text) if text is not None and len(text) <= 2 and text.isascii() and text.isdigit() else -1
 
 
-def request(id: int, route: Route, ask: openai.Call, tenant: Tenant, asked: Asked) -> Request:
-    """The facts that the core is given of a call."""
+def request(id: int, route: Route, ask: openai.Call, tenant: Tenant, asked: Asked, cached: bool = False, ticket: bool = False) -> Request:
+    """The facts that the core is given of a call; see the fields of `facts.Request`."""
     return Request(
         id, ask.model, route, tenant.name, ask.prompt_tokens, ask.max_tokens, ask.stream, ask.blocks, "",
-        asked.task, tenant.max_priority, asked.ladder, asked.headers, ask.metadata, retry=asked.retry,
+        asked.task, tenant.max_priority, asked.ladder, asked.headers, ask.metadata, cached, asked.retry, ticket,
     )  # fmt: skip
