@@ -83,6 +83,8 @@ class Request(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Those fields of `metadata` that rules look at, as text."""
     cached: bool = False
     """An answer to the very same request is at hand."""
+    retry: int = -1
+    """How many tries its caller says went before it; -1: it does not say. A hint, for nobody can tell whether it is true."""
     ticket: bool = False
     """A durable job can be made of it."""
     patient: bool = False

@@ -48,6 +48,8 @@ class Node:
     free_at: float = 0.0
     base_s: float = 0.01
     token_s: float = 1e-4
+    answer_s: float = 0.0
+    beside_s: float = 0.0
     memory: Memory = field(default_factory=Memory)
     reported: Signals = field(default_factory=Signals)
 

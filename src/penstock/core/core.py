@@ -14,6 +14,7 @@ from typing import Any
 from penstock.config import Config
 from penstock.core import charge
 from penstock.core.admission import Admission
+from penstock.core.answers import Answers
 from penstock.core.breaker import Result, result_of
 from penstock.core.classify import Classifier
 from penstock.core.climb import Climb
@@ -56,8 +57,6 @@ PREFIX_BLOCKS = 65_536
 """Blocks believed cached on a node that does not say how much it holds: 32 M tokens; an index entry costs about 150 bytes."""
 UNAVAILABLE_WAIT_S = 5.0
 """How long a request waits for a node while none is up: an engine that restarts at once is never noticed."""
-BUSY_PAUSE_S = 0.25
-"""A node that answered "busy" is given nothing for this long."""
 PACED_TOKENS = 16
 """Shorter answers' time between tokens is chance, whatever the pace."""
 HOLD_BACK, PATIENT_S = 0.25, 8.0
@@ -65,6 +64,8 @@ HOLD_BACK, PATIENT_S = 0.25, 8.0
 LATEST = Deadline()
 GUESS_OUTPUT = 128
 """Output tokens of a class of which no answer has ended yet."""
+BUSY_COST = 0.5
+"""What a retry costs the budget when a node was busy whose concurrency is learned by trying."""
 HIGHEST = 5
 RETRIES_KEPT = 10.0
 """Unused retries are kept up to this many."""
@@ -82,6 +83,7 @@ class Core:
         self.flights: dict[int, Flight] = {}
         self.lengths = Lengths()
         self.books = Fairness()
+        self.answers = Answers()
         self.nodes: list[Node] = []
         self.lanes: dict[str, Lane] = {}
         self.waiting = 0
@@ -153,7 +155,7 @@ class Core:
             return None
         queue, account = flight.lane.queue, flight.account
         ahead, ahead_s = queue.place(flight, now)
-        wait = self.admission.wait_s(flight.lane, max(0, ahead - 1), ahead_s, now)
+        wait = self.admission.eta_s(flight, ahead, ahead_s, now)
         if account is not None and account.rich:
             wait = max(wait, queue.own_place(flight) * account.drain_s)
         return max(1, ahead), wait
@@ -184,6 +186,8 @@ class Core:
         if self.retries < RETRIES_KEPT:
             self.retries += self.knobs.retry_share
         flight.length = self.lengths.find((lane.model, task.name, request.tenant))
+        if lane.returns.every.due and request.retry:
+            flight.returns = lane.returns.take((request.tenant, task.name), now, request.retry > 0)
         self._set_deadline(flight)
         for name, rung in ladder.eager:
             if rung.step(flight, self.ladders.around) is not None:
@@ -206,7 +210,13 @@ class Core:
         refusal = self.admission.refusal(flight, choice, now)
         if refusal is not None:
             return self.way.make(flight, refusal, now, actions) if self.knobs.preempt and flight.priority > self.lowest else refusal
-        if choice is not None and not lane.queue.size and choice.node.has_room(self.knobs.depth_s, now, flight.own_s):
+        lane.drain.came(flight, now)
+        if (
+            choice is not None
+            and not lane.queue.size
+            and choice.node.has_room(self.knobs.depth_s, now, flight.own_s)
+            and (flight.ends == inf or choice.node.in_time(flight, now))
+        ):
             self._forward(flight, choice, now, actions)
         elif flight.waits:
             self._wait(flight, now)
@@ -237,7 +247,7 @@ class Core:
             return
         if task.ttft_s < inf:
             flight.due = flight.arrived + task.first_s(request.prompt_tokens)
-        if task.total_s < inf:
+        if task.total_s < inf and not flight.lane.learned():
             decode_s = capped(flight.length.mean, request.max_tokens) * flight.lane.nodes[0].steps.itl_s
             flight.due = min(flight.due, flight.arrived + task.total_s - decode_s)
 
@@ -259,6 +269,11 @@ class Core:
             share = 0.5 if flight.rung < len(flight.ladder.rungs) else 1.0
             flight.expires = now + min(share * (flight.due - now), UNAVAILABLE_WAIT_S)
         flight.queued = now
+        flight.lane.drain.waits(True, now)
+        if flight.grace_s:
+            flight.expires += flight.grace_s
+            flight.due += flight.grace_s
+            flight.grace_s = 0.0
         flight.lane.queue.push(flight)
         self.waiting += 1
 
@@ -271,6 +286,7 @@ class Core:
             charge.dispatched(self.books, flight, len(self.nodes), now)
             flight.lane.queue.dispatched(flight, charge.cost(flight), now)
             self.admission.served(flight, now)
+        flight.lane.drain.forwarded(flight, now)
         if request.blocks:
             self.prefixes.insert(node.index, request.blocks)
         knobs = self.knobs
@@ -293,7 +309,7 @@ class Core:
         del self.flights[flight.request.id]
         if flight.account is not None:
             self.books.leave(flight.account)
-        actions.append(Reject(flight.request.id, outcome, self.admission.retry_after_s(flight, now), self._why(flight, now)))
+        actions.append(Reject(flight.request.id, outcome, self.admission.retry_after_s(flight, now, outcome), self._why(flight, now)))
 
     def _first_token(self, event: FirstToken, now: float, actions: list[Action]) -> Node | None:
         flight = self.flights.get(event.id)
@@ -306,6 +322,7 @@ class Core:
         if flight.node is None or not flight.request.stream:
             return None
         flight.node.first_token(flight, now)
+        flight.lane.drain.first_token(now - flight.forwarded)
         flight.first = now
         return flight.node
 
@@ -326,17 +343,17 @@ class Core:
             return None
         succeeded = event.status < 400
         if succeeded:
-            if not flight.request.stream:
-                node.learn_whole(flight, now)
-            elif flight.first >= 0 and event.output_tokens >= PACED_TOKENS and flight.task.tpot_s == node.tpot_s < inf:
-                node.learn_aim((now - flight.first) / (event.output_tokens - 1))
+            node.learn_end(flight, now)
+            if node.concurrency is not None and node.concurrency.rules:
+                self.answers.learn((flight.lane.model, flight.task.name), now - flight.forwarded, node.concurrency.recent_s)
+            tokens = event.output_tokens
+            if flight.request.stream and flight.first >= 0 and tokens >= PACED_TOKENS and flight.task.tpot_s == node.tpot_s < inf:
+                node.learn_aim((now - flight.first) / (tokens - 1))
             self._learn_answer(flight, node, event)
         node.take_back(flight, now)
         if node.breaker.count or node.guarded:
             node.breaker.note(Result.SUCCESS if succeeded else Result.NEUTRAL, now, self.knobs)
             node.watch()
-        if node.limit < node.max_running:
-            node.limit = min(node.limit + 1 / node.limit, node.max_running)
         return node
 
     def _learn_answer(self, flight: Flight, node: Node, event: Finished) -> None:
@@ -363,13 +380,15 @@ class Core:
             return node
         charge.settle(self.books, flight, -1, now)
         node = self._fail_on(flight, event.failure, now)
+        # A node that is learned to be full by trying it says so now and then: that must not use up the budget of retries.
+        cost = BUSY_COST if event.failure is Failure.BUSY and node.concurrency is not None and node.concurrency.rules else 1.0
         flight.node, flight.first = None, -1.0
         if event.started:
             self._reject(flight, Outcome.FAILED, now, actions)
-        elif flight.due < now or self.retries < 1 or all(flight.tried & other.bit for other in flight.lane.nodes):
+        elif flight.due < now or self.retries < cost or all(flight.tried & other.bit for other in flight.lane.nodes):
             self.climb.walk(flight, Outcome.FAILED, now, actions)
         else:
-            self.retries -= 1
+            self.retries -= cost
             if flight.waits:
                 self._wait(flight, now)
             elif self._place(flight, now, actions) is not None:
@@ -384,8 +403,7 @@ class Core:
         node.breaker.note(result_of(failure), now, self.knobs)
         node.watch()
         if failure is Failure.BUSY:
-            node.limit = max(1.0, float(node.running))
-            node.free_at = max(node.free_at, now + BUSY_PAUSE_S)
+            node.said_busy(now)
         else:
             flight.tried |= node.bit
         return node
@@ -400,6 +418,8 @@ class Core:
             self.books.leave(flight.account)
         if node is None:
             self._leave(flight)
+            if not flight.lane.queue.size:
+                flight.lane.drain.waits(False, now)
             return None
         for one in (flight, flight.twin):
             if one is not None and one.node is not None:
@@ -443,6 +463,8 @@ class Core:
                     expired.claim.memory.let_go()
                     expired.claim = None
                 self.admission.withdrawn(expired, now)
+                lane.pressure.withdrawn(now)
+                lane.drain.departed(expired, lane.blocked, now)
                 up = any(node.state == "up" for node in lane.nodes)
                 self.climb.turn(expired, Outcome.EXPIRED if up else Outcome.UNAVAILABLE, now, actions)
             if self.knobs.preempt:
@@ -452,6 +474,7 @@ class Core:
                 wake = min(wake, queue.next_expiry(), self._opening(lane, now))
             else:
                 lane.drained_at = 0.0
+                lane.drain.waits(False, now)
         self._wake = wake
         self.way.set_alarm()
         if self.climb.turned or self.way.stirred:
@@ -478,7 +501,7 @@ class Core:
         skipped: list[Flight] = []
         least = inf
         claims: list[tuple[Node, float]] = []
-        lane.blocked = False
+        was_blocked, lane.blocked = lane.blocked, False
         while len(skipped) < knobs.scan and (flight := queue.pop()) is not None:
             tokens = self._kv_tokens(flight)
             choice = None if tokens >= least else self.router.choose(flight, lane.nodes, tokens, knobs, now, hint)
@@ -496,7 +519,10 @@ class Core:
             elif now + choice.ready_s > flight.due:
                 self._leave(flight)
                 self.admission.withdrawn(flight, now)
+                lane.pressure.withdrawn(now)
                 self.climb.turn(flight, Outcome.EXPIRED, now, actions)
+            elif not choice.node.in_time(flight, now):
+                skipped.append(flight)
             elif choice.node.has_room(knobs.depth_s, now, choice.uncached * choice.node.token_s) and (
                 # Who was called back goes again when nothing is ahead of it, not to be in somebody's way at once.
                 not flight.recalls or choice.node.free_at <= now
@@ -505,6 +531,7 @@ class Core:
                 lane.drained(now)
                 if flight.account is not None:
                     flight.account.drained(now)
+                lane.drain.departed(flight, was_blocked, now)
                 self.climb.waited(flight, now)
                 self._forward(flight, choice, now, actions)
             else:
@@ -585,7 +612,7 @@ class Core:
         self.yields = self.fair or getattr(self.order, "yields", False)
         self.shares = {task.name: task.floor for task in self.classify.classes if task.floor > 0}
         self.weighs = bool(self.shares) or (self.yields and not self.fair)
-        self.admission = Admission(config.policy, self.knobs, self.rng, self.books)
+        self.admission = Admission(config.policy, self.knobs, self.rng, self.books, self.answers)
         self.router = Router(config.policy, self.prefixes, self.rng, self.books)
         old = {node.name: node for node in self.nodes}
         self.nodes = nodes_of(config, self.knobs, self.profiles, old, self._numbered)

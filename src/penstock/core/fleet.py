@@ -9,6 +9,7 @@ import msgspec
 
 from penstock import config
 from penstock.core.breaker import Breaker, State
+from penstock.core.concurrency import LATE_S, Concurrency
 from penstock.core.flight import Flight
 from penstock.core.memory import Memory
 from penstock.core.predict import AIM, AIM_LEAST, AIM_MOST, LEAST_SHARE, MISSED, NARROW, Prefill, Steps
@@ -27,6 +28,10 @@ STALE_S = 5.0
 FROZEN = 10
 """After as many equal reports of a long queue in a row it is no longer believed."""
 REQUESTS_MOST = 1_000_000
+SHORT_S = 0.15
+"""Prefill of a stream without a deadline that says, when its first token is late, that there is a line inside the node."""
+BUSY_PAUSE_S = 0.25
+"""A node that answered "busy" is given nothing for this long."""
 ENGINE_QUEUE = 5
 """A node that reports this many waiting requests has enough (llm-d's queue threshold)."""
 
@@ -49,10 +54,13 @@ class Node:
     __slots__ = (
         "aim",
         "alone_s",
+        "answer_s",
         "base_s",
+        "beside_s",
         "bit",
         "breaker",
         "busy_until",
+        "concurrency",
         "config",
         "count",
         "count_per_s",
@@ -98,6 +106,10 @@ class Node:
         known = profile.max_sequences if profile else MAX_RUNNING
         self.max_running = node.max_running or known
         self.limit = float(self.max_running)
+        self.concurrency = Concurrency(self.max_running) if node.max_running is None and profile is None else None
+        """What is learned of a node that says neither what it is nor how much it takes at once."""
+        self.answer_s = self.beside_s = 0.0
+        """Of nodes of which only ends are seen: an answer's time, and what each request beside it adds."""
         self.kv_tokens = node.kv_tokens or (profile.kv_tokens if profile else None)
         self.memory = Memory()
         self.size_memory(knobs)
@@ -177,6 +189,12 @@ class Node:
         if not self.running:
             self._restart_whole(now)
         self.running += 1
+        if self.concurrency is not None:
+            self.concurrency.gave(flight.request.stream, flight.task.total_s, self.running, now)
+            if self.concurrency.rules:
+                self.limit = self.concurrency.limit
+            elif self.answer_s:
+                self.answer_s = self.beside_s = 0.0
         memory = self.memory
         flight.shares = False
         if self.shares_prefix and flight.request.blocks and memory.tight:
@@ -221,6 +239,13 @@ class Node:
         self._prefilled(flight, now)
         if self.memory.capacity < inf:
             self.memory.pool.began(flight, self.clock(now))
+        if self.concurrency is not None:
+            if flight.due == inf and flight.own_s < SHORT_S:
+                self.concurrency.late(now - flight.done_at > LATE_S, self.running, now)
+            if self.concurrency.starting:
+                self.concurrency.first_token(now - flight.forwarded, self.running)
+            if self.concurrency.rules:
+                self.limit = self.concurrency.limit
 
     def clock(self, now: float) -> float:
         """Tokens that each stream of the node was given, counted from any moment: all get one a step."""
@@ -271,6 +296,33 @@ class Node:
             early = min(flight.own_s, self.busy_until - now)
             self.busy_until -= early
             self.free_at -= early
+
+    def learn_end(self, flight: Flight, now: float) -> None:
+        """An answer ended well. Of a node that does not say what it takes at once, that is all there is to learn from."""
+        if not flight.request.stream:
+            self.learn_whole(flight, now)
+        learned = self.concurrency
+        if learned is not None and learned.rules:
+            learned.ended(self.running, max(1e-4, now - flight.forwarded), now)
+            self.limit = learned.limit
+            self.answer_s = learned.base_s or learned.recent_s
+            self.beside_s = 0.5 * learned.recent_s / learned.limit
+            return
+        if self.limit < self.max_running:
+            self.limit = min(self.limit + 1 / self.limit, self.max_running)
+
+    def in_time(self, flight: Flight, now: float) -> bool:
+        """Whether an answer begun now is likely to be whole in time; always, where nothing is known of whole answers."""
+        learned = self.concurrency
+        return learned is None or now + learned.time_s(self.running + 1) * flight.usual <= flight.ends
+
+    def said_busy(self, now: float) -> None:
+        """It is full, and has already given the request back."""
+        self.limit = max(1.0, float(self.running))
+        if self.concurrency is not None and self.concurrency.rules:
+            self.concurrency.busy(self.running, now)
+            self.limit = self.concurrency.limit
+        self.free_at = max(self.free_at, now + BUSY_PAUSE_S)
 
     def learn_whole(self, flight: Flight, now: float) -> None:
         """A JSON answer shows no first token. But its whole time bounds its prefill's where it was alone, and a node cannot

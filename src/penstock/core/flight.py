@@ -46,6 +46,14 @@ class Flight(msgspec.Struct, eq=False):
     """When its first token is due."""
     expires: float = inf
     """When it can no longer be started in time, or has waited for longer than may be."""
+    ends: float = inf
+    """When its whole answer is due."""
+    usual: float = 0.0
+    """A middle quantile of its class's answers' times, as a share of a node's mean; of nodes of which only ends are seen."""
+    returns: bool = False
+    """It comes back when it was told to."""
+    grace_s: float = 0.0
+    """How much later than `due` it may begin, once it waits, and still be quite likely in time."""
     priority: int = 3
     key: float = 0.0
     """Its place in the order of latest starts, or in that of a policy that knows no other."""

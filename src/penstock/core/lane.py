@@ -8,9 +8,12 @@ from math import inf
 from penstock import config
 from penstock.core.bands import Bands
 from penstock.core.claims import Claims
+from penstock.core.drain import Drain
 from penstock.core.fairness import Fairness
 from penstock.core.fleet import Node
+from penstock.core.pressure import Pressure
 from penstock.core.queue import Queue
+from penstock.core.returns import Returns
 from penstock.facts import LaneSnapshot
 
 ANY = "*"
@@ -18,7 +21,9 @@ ANY = "*"
 
 
 class Lane:
-    __slots__ = ("alarm", "bands", "blocked", "claims", "drain_s", "drained_at", "model", "nodes", "queue")
+    __slots__ = (
+        "alarm", "bands", "blocked", "claims", "drain", "drain_s", "drained_at", "model", "nodes", "pressure", "queue", "returns",
+    )  # fmt: skip
 
     def __init__(self, model: str, nodes: list[Node]) -> None:
         self.model, self.nodes = model, nodes
@@ -27,6 +32,9 @@ class Lane:
         """While there is one tenant."""
         self.claims: dict[int, Claims] = {}
         """By priority, once there are several tenants."""
+        self.pressure = Pressure()
+        self.drain = Drain()
+        self.returns = Returns()
         self.blocked = False
         """In the last pass no node had a slot or KV memory: the queue drains as answers end, not as prefills do."""
         self.drain_s = 0.0
@@ -41,6 +49,10 @@ class Lane:
             old, self.queue = self.queue, Queue(books, shares)
             for flight in old.flights():
                 self.queue.push(flight)
+
+    def learned(self) -> bool:
+        """Whether some of its nodes say neither what they are nor how much they take at once."""
+        return any(node.concurrency is not None for node in self.nodes)
 
     def drained(self, now: float) -> None:
         """A waiting request was dispatched."""

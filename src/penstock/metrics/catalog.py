@@ -50,6 +50,9 @@ CATALOG: dict[str, Metric] = {
         Metric("penstock_answers_total", _COUNTER, "Whole answers, by the engine's status.", ("status",)),
         Metric("penstock_cancellations_total", _COUNTER, "Callers that left, by how far their request was.", ("stage",)),
         Metric("penstock_retry_after_seconds", _HISTOGRAM, "Waits told to refused callers, by reason.", ("reason",), RETRIES),
+        Metric(
+            "penstock_returns_total", _COUNTER, "Callers that came back when told to, by whether they were let in.", ("class", "admitted")
+        ),
         Metric("penstock_deadlines_total", _COUNTER, "Answers of classes with a deadline, by whether they met it.", ("class", "met")),
         # Latency
         Metric("penstock_queue_wait_seconds", _HISTOGRAM, "Arrival to first forward.", ("class",), WAITS),

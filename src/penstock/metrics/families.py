@@ -59,6 +59,10 @@ def _requests(ledger: Ledger) -> Iterator[Family]:
     yield _by("penstock_arrivals_total", {name: book.arrivals for name, book in books})
     outcomes = [((name, str(outcome)), count) for name, book in books for outcome, count in book.outcomes.items()]
     yield _family("penstock_requests_total", outcomes)
+    returned = [
+        ((name, admitted), count) for name, book in books for admitted, count in book.returned.items() if sum(book.returned.values())
+    ]
+    yield _family("penstock_returns_total", returned)
     yield _family("penstock_rungs_total", [((name, rung), count) for name, book in books for rung, count in book.rungs.items()])
     yield _by("penstock_recalls_total", {name: book.recalls for name, book in books})
     yield _by("penstock_hedges_total", {name: book.hedges for name, book in books})

@@ -103,6 +103,16 @@ class NodeView(Protocol):
         ...
 
     @property
+    def answer_s(self) -> float:
+        """Time of a whole answer, where nothing but ends is seen of the node; else 0."""
+        ...
+
+    @property
+    def beside_s(self) -> float:
+        """What each running request adds to it."""
+        ...
+
+    @property
     def memory(self) -> MemoryView: ...
 
     @property
