@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fnmatch import translate
-from math import inf
+from math import inf, nan
 from re import compile as compile_pattern
 
 import msgspec
 
 from penstock.config import Class, Range, When
+from penstock.config import Test as Wanted
 from penstock.facts import Request
 
 Test = Callable[[Request], bool]
@@ -53,6 +54,23 @@ def within(bounds: Range) -> Callable[[float], bool]:
     return lambda number: gt < number < lt and ge <= number <= le
 
 
+def field(name: str, wanted: Wanted) -> Test:
+    """A field of `metadata`. Its values are text; a number or a range is compared with what the text says as a number."""
+    if isinstance(wanted, str):
+        matches = compile_pattern(translate(wanted)).match
+        return lambda request: (text := request.metadata.get(name)) is not None and matches(text) is not None
+    inside = within(wanted if isinstance(wanted, Range) else Range(ge=wanted, le=wanted))
+    return lambda request: (text := request.metadata.get(name)) is not None and inside(number(text))
+
+
+def number(text: str) -> float:
+    """What the text says; nan, which is in no range, where that is no number."""
+    try:
+        return float(text)
+    except ValueError:
+        return nan
+
+
 def tests(when: When) -> list[Test]:
     found = [glob(name, pattern) for name in ("model", "route", "tenant") if (pattern := getattr(when, name)) is not None]
     if (stream := when.stream) is not None:
@@ -60,6 +78,7 @@ def tests(when: When) -> list[Test]:
     if when.prompt_tokens is not None:
         inside = within(when.prompt_tokens)
         found.append(lambda request: inside(request.prompt_tokens))
+    found += [field(name, wanted) for name, wanted in when.metadata.items()]
     return found
 
 

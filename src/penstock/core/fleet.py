@@ -99,7 +99,9 @@ class Node:
 
     def watch(self) -> None:
         """Note whether more than slots and memory must be looked at before it is given work: `guarded`."""
-        self.guarded = self.state != "up" or self.breaker.state is not State.CLOSED or (self.reported.waiting or 0) >= ENGINE_QUEUE
+        # What waits there of our own prefills was planned; only more than that says that the node is behind.
+        unplanned = (self.reported.waiting or 0) - self.prefilling
+        self.guarded = self.state != "up" or self.breaker.state is not State.CLOSED or unplanned >= ENGINE_QUEUE
 
     def admits(self, now: float) -> bool:
         """Whether it is up, its breaker lets a request pass, and it has not just said that its own queue is long."""
