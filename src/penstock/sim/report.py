@@ -10,6 +10,7 @@ Definitions, times in seconds:
   count against a short trace, and a backlog served after the last arrival does not count for one.
 - busy, utilisation, output_tokens_per_s: over the whole time, first arrival to last end. busy: share of the nodes' time spent
   in steps. utilisation: the time that the completed requests' tokens would take at the best batch (`best_s`) over the nodes' time.
+- whole_s: from a request's arrival to its last token; over completed requests.
 - prefix_hit: prompt tokens found in a cache over prompt tokens, of the requests that ran to their end.
 """
 
@@ -17,27 +18,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from penstock.engine.histogram import Histogram
 from penstock.facts import Outcome, Profile
+from penstock.sim.matrix import by_class, sorted_by_class
 from penstock.sim.slo import Slo
-from penstock.sim.world import Trip, World
+from penstock.sim.spread import ratio, rounded, spread
+from penstock.sim.world import REFUSED, Trip, World
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 Json = dict[str, Any]
 
-REFUSED = frozenset({Outcome.REFUSED_FULL, Outcome.REFUSED_DEADLINE, Outcome.EXPIRED, Outcome.UNAVAILABLE})
 
 
 def summary(name: str, world: World, slo: Slo) -> Json:
     """One preset's results. None stands where there is nothing to measure."""
     trips = world.trips
     done = [trip for trip in trips if trip.outcome is Outcome.COMPLETED]
-    good = {id(trip) for trip in done if slo.met(trip.arrival.prompt_tokens, ttft(trip), tpot(trip))}
+    classes = sorted_by_class(world)
+    good = judged(done, slo) if not classes else {one for group in classes for one in judged(completed(group.trips), group.slo)}
     first = min((trip.arrival.at_s for trip in trips), default=0.0)
     begun = max((max(trip.arrival.at_s, trip.first_at if id(trip) in good else 0.0) for trip in trips), default=0.0) - first
     whole = max((trip.ended_at for trip in trips), default=0.0) - first
@@ -58,11 +60,26 @@ def summary(name: str, world: World, slo: Slo) -> Json:
         "preempted": sum(machine.preempted() for machine in world.machines),
         "output_tokens_per_s": ratio(sum(trip.arrival.output_tokens for trip in done), whole),
         "by_prompt_length": by_prompt_length(trips, good),
+        "whole_s": spread([whole_s(trip) for trip in done], (50, 99)),
+        "by_class": by_class(classes, good),
     }
+
+
+def completed(trips: Iterable[Trip]) -> list[Trip]:
+    return [trip for trip in trips if trip.outcome is Outcome.COMPLETED]
+
+
+def judged(done: Iterable[Trip], slo: Slo) -> set[int]:
+    """Those that kept the objective, by identity."""
+    return {id(trip) for trip in done if slo.met(trip.arrival.prompt_tokens, ttft(trip), tpot(trip), whole_s(trip))}
 
 
 def ttft(trip: Trip) -> float:
     return trip.first_at - trip.arrival.at_s
+
+
+def whole_s(trip: Trip) -> float:
+    return trip.ended_at - trip.arrival.at_s
 
 
 def tpot(trip: Trip) -> float | None:
@@ -78,10 +95,11 @@ def best_s(profile: Profile, done: Sequence[Trip]) -> float:
     """
     if not done:
         return 0.0
-    outputs = sum(trip.arrival.output_tokens for trip in done)
+    # An answer's first token comes with its prefill.
+    outputs = sum(trip.arrival.output_tokens - 1 for trip in done)
     prompts = sum(trip.arrival.prompt_tokens - trip.cached_tokens for trip in done)
-    context = sum(trip.arrival.output_tokens * (trip.arrival.prompt_tokens + trip.arrival.output_tokens / 2) for trip in done)
-    batch = max(1.0, min(profile.max_sequences, profile.kv_tokens * outputs / context))
+    context = sum((trip.arrival.output_tokens - 1) * (trip.arrival.prompt_tokens + trip.arrival.output_tokens / 2) for trip in done)
+    batch = max(1.0, min(profile.max_sequences, profile.kv_tokens * outputs / context)) if context else 1.0
     steps = max(outputs / batch, prompts / profile.chunk_tokens)
     return profile.c0_s * steps + profile.c1_s * outputs + profile.c2_s * context + profile.c3_s * prompts
 
@@ -106,23 +124,6 @@ def itl(world: World) -> Json:
     for machine in world.machines:
         gaps.merge(machine.itl())
     return {f"p{percent}": rounded(gaps.quantile(percent / 100)) if gaps.count else None for percent in (50, 99)}
-
-
-def spread(values: Sequence[float], percents: Iterable[int]) -> Json:
-    """Mean and percentiles (nearest rank)."""
-    ordered = sorted(values)
-    result: Json = {"mean": ratio(sum(ordered), len(ordered))}
-    for percent in percents:
-        result[f"p{percent}"] = rounded(ordered[max(0, ceil(len(ordered) * percent / 100) - 1)]) if ordered else None
-    return result
-
-
-def ratio(part: float, whole: float) -> float | None:
-    return rounded(part / whole) if whole > 0 else None
-
-
-def rounded(value: float) -> float:
-    return round(value, 6)
 
 
 def _of(trips: Iterable[Trip], node: int) -> list[Trip]:

@@ -11,6 +11,7 @@ from penstock.sim.arrival import Arrival
 from penstock.sim.faults import Fault
 from penstock.sim.presets import preset
 from penstock.sim.report import Json, summary
+from penstock.sim.setting import PLAIN, Setting
 from penstock.sim.slo import Slo
 from penstock.sim.world import World
 
@@ -24,6 +25,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     slo: Slo = Slo()
     faults: Sequence[Fault] = ()
     seed: int = 0
+    setting: Setting = PLAIN
 
 
 def simulate(plan: Plan, watch: Callable[[str, int], None] | None = None) -> list[Json]:
@@ -31,7 +33,7 @@ def simulate(plan: Plan, watch: Callable[[str, int], None] | None = None) -> lis
     chosen = [(name, preset(name)) for name in plan.presets]
     results = []
     for name, one in chosen:
-        world = World(plan.arrivals, plan.fleet, one, plan.slo, plan.faults, plan.seed)
+        world = World(plan.arrivals, plan.fleet, one, plan.slo, plan.faults, plan.seed, plan.setting)
         world.run(None if watch is None else _named(watch, name))
         results.append(summary(name, world, plan.slo))
     return results

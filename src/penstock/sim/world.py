@@ -36,6 +36,7 @@ IDLE_S = 3600.0
 TICK_S = 1e-4
 """Least time between ticks: the live driver's timers are no finer."""
 WATCH_EVERY = 256
+REFUSED = frozenset({Outcome.REFUSED_FULL, Outcome.REFUSED_DEADLINE, Outcome.EXPIRED, Outcome.UNAVAILABLE})
 
 
 class Trip(msgspec.Struct, gc=False):

@@ -53,8 +53,8 @@ class Desk(msgspec.Struct, frozen=True, kw_only=True):
 
 
 SERVICES = {
-    "prediction": Service(subjects=3_000, shared_tokens=1_024),
-    "risk": Service(subjects=400, shared_tokens=2_048),
+    "prediction": Service(subjects=1_500, shared_tokens=1_024),
+    "risk": Service(subjects=200, shared_tokens=2_048),
     "log": Service(subjects=20, shared_tokens=512),
 }
 TASKS = {

@@ -1,0 +1,91 @@
+"""`penstock simulate --scenario trading`: all runs, before and after, held against DESIGN's figures."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from math import isfinite
+from time import monotonic
+from typing import Any
+
+import msgspec
+
+from penstock.config import Config
+from penstock.errors import TraceError
+from penstock.sim.trading import collapse, place, runs, show, verdict
+from penstock.sim.trading.ablation import ablations
+
+SCENARIOS = {
+    "trading": "an exchange's opening bell before and after: bell, ramp and overload, held against the figures of the reference case",
+    "collapse": "the exchange on fewer nodes past what round robin holds: seconds and errors before, and their absence after",
+}
+SCALE_LEAST = 0.02
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
+    scenario: str
+    config: Config
+    scale: float = 1.0
+    seed: int = 0
+    ablate: bool = False
+    as_json: bool = False
+
+
+def run(ask: Ask) -> None:
+    """Simulate and print. Raises TraceError."""
+    if not (isfinite(ask.scale) and SCALE_LEAST <= ask.scale <= 1.0):
+        raise TraceError(f"--scale {ask.scale:g}: expected {SCALE_LEAST:g} to 1")
+    if not ask.config.classes:
+        raise TraceError("--config: it has no classes, so there is nothing to schedule by; see examples/trading.yaml")
+    began = monotonic()
+    with ExitStack() as stack:
+        results, figures = played(ask, progress(stack))
+    if ask.as_json:
+        print(msgspec.json.format(msgspec.json.encode(answer(ask, results, figures)), indent=2).decode())
+    else:
+        show.report(ask.scenario, ask.scale, results, figures, monotonic() - began)
+
+
+def played(ask: Ask, watch: runs.Watch | None) -> tuple[list[dict[str, Any]], list[verdict.Figure]]:
+    config, scale, seed = ask.config, ask.scale, ask.seed
+    if ask.ablate:
+        return runs.play(place.RUNS["ramp"], ablations(config, scale), scale, seed, watch), []
+    ways = [runs.before(config, scale), runs.after(config, scale)]
+    if ask.scenario == "collapse":
+        results = collapse.play(config, scale, seed, watch)
+        return results, collapse.figures(results)
+    results = [result for one in place.RUNS.values() for result in runs.play(one, ways, scale, seed, watch)]
+    return results, verdict.figures(results)
+
+
+def answer(ask: Ask, results: Sequence[dict[str, Any]], figures: Sequence[verdict.Figure]) -> dict[str, Any]:
+    kinds: dict[str, int] = {}
+    for profile in place.fleet(ask.scale):
+        kinds[profile.name] = kinds.get(profile.name, 0) + 1
+    return {
+        "scenario": ask.scenario,
+        "scale": ask.scale,
+        "seed": ask.seed,
+        "nodes": kinds,
+        "results": results,
+        "figures": [figure.row() for figure in figures],
+    }
+
+
+def progress(stack: ExitStack) -> runs.Watch | None:
+    """A bar for each run, on stderr, for a person."""
+    if not sys.stderr.isatty():
+        return None
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+    shown = stack.enter_context(Progress(console=Console(stderr=True), transient=True))
+    tasks: dict[str, TaskID] = {}
+
+    def watch(name: str, ended: int, whole: int) -> None:
+        if name not in tasks:
+            tasks[name] = shown.add_task(name, total=whole)
+        shown.update(tasks[name], completed=ended)
+
+    return watch
