@@ -30,7 +30,7 @@ def play(config: Config, scale: float, seed: int, watch: runs.Watch | None = Non
         replace(way, setting=replace(way.setting, entry=new_entry(scale), patience_s=PATIENCE_S))
         for way in (runs.before(config, scale), runs.after(config, scale))
     ]
-    return runs.play(RUN, ways, scale, seed, watch, nodes=FLEET, calm=CALM)
+    return runs.play(RUN, ways, scale, seed, watch, CALM)
 
 
 def figures(results: list[dict[str, Any]]) -> list[Figure]:

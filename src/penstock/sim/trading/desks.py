@@ -53,8 +53,8 @@ class Desk(msgspec.Struct, frozen=True, kw_only=True):
 
 
 SERVICES = {
-    "prediction": Service(subjects=1_500, shared_tokens=1_024),
-    "risk": Service(subjects=200, shared_tokens=2_048),
+    "prediction": Service(subjects=500, shared_tokens=1_024),
+    "risk": Service(subjects=66, shared_tokens=2_048),
     "log": Service(subjects=20, shared_tokens=512),
 }
 TASKS = {
@@ -77,9 +77,8 @@ DESKS = {
 class Subjects:
     """The shared beginnings of a service's prompts, the first ones more often (Zipf)."""
 
-    def __init__(self, name: str, service: Service, scale: float) -> None:
-        self.tokens = service.shared_tokens
-        count = max(1, round(service.subjects * scale))
+    def __init__(self, name: str, service: Service) -> None:
+        self.tokens, count = service.shared_tokens, service.subjects
         self.blocks = [chain(f"{name} {rank}", 0, service.shared_tokens // BLOCK_TOKENS) for rank in range(count)]
         self.weights = list(accumulate(1.0 / rank for rank in range(1, count + 1)))
 
@@ -97,8 +96,8 @@ def chain(text: str, before: int, count: int) -> tuple[int, ...]:
 
 
 def arrivals(rate: Rate, duration_s: float, seed: int, scale: float = 1.0) -> list[Arrival]:
-    """All desks' requests, in order of time; `scale` shrinks rates and the number of shared texts alike."""
-    subjects = {name: Subjects(name, service, scale) for name, service in SERVICES.items()}
+    """All desks' requests, in order of time; `scale` shrinks their rates."""
+    subjects = {name: Subjects(name, service) for name, service in SERVICES.items()}
     made: list[Arrival] = []
     for name, desk in DESKS.items():
         clock = Clock(lambda at, part=desk.share * scale: part * rate(at), duration_s)  # type: ignore[misc]

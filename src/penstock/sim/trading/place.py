@@ -33,6 +33,8 @@ class Run(msgspec.Struct, frozen=True):
     duration_s: float
     start_s: float
     end_s: float
+    nodes: float = 1.0
+    """Share of the exchange's nodes that it runs on."""
 
 
 RUNS = {
@@ -44,8 +46,16 @@ RUNS = {
         7.0,
         17.0,
     ),
-    "ramp": Run("ramp", "from 4,000/s to 20,000/s in 16 s, then level", Ramp(first=4_000.0, last=20_000.0, until_s=16.0), 28.0, 18.0, 28.0),
-    "overload": Run("overload", "8,000/s, then 48,000/s for 5 s", Step(before=8_000.0, after=48_000.0, at_s=5.0), 10.0, 5.0, 10.0),
+    "ramp": Run("ramp", "from 4,000/s to 18,500/s in 16 s, then level", Ramp(first=4_000.0, last=18_500.0, until_s=16.0), 28.0, 18.0, 28.0),
+    "overload": Run(
+        "overload",
+        "on a third of the nodes: 3,000/s, then 18,500/s, three times what these can do",
+        Step(before=3_000.0, after=18_500.0, at_s=6.0),
+        16.0,
+        6.0,
+        16.0,
+        nodes=1 / 3,
+    ),
 }
 
 

@@ -53,15 +53,13 @@ def play(
     scale: float,
     seed: int,
     watch: Watch | None = None,
-    *,
-    nodes: float = 1.0,
     calm: tuple[float, float] | None = None,
 ) -> list[dict[str, Any]]:
-    """One result a way, over the same arrivals, on this share of the nodes; `calm` is a second window to look into."""
+    """One result a way, over the same arrivals, `calm` is a second window to look into."""
     arrivals = desks.arrivals(run.rate, run.duration_s, seed, scale)
     results = []
     for way in ways:
-        world = World(arrivals, place.fleet(scale * nodes), way.preset, Slo(), seed=seed, setting=way.setting)
+        world = World(arrivals, place.fleet(scale * run.nodes), way.preset, Slo(), seed=seed, setting=way.setting)
         world.run(None if watch is None else _named(watch, f"{run.name}, {way.name}", len(arrivals)))
         result: dict[str, Any] = {"run": run.name, "way": way.name, "about": way.about}
         if calm is not None:
