@@ -14,6 +14,10 @@ CONFIG = """\
 One YAML file, for `penstock gateway --config FILE` and `penstock up --config FILE`. Check it with `penstock check FILE`; let an editor
 check it with the JSON Schema of `penstock export schema`. An example stands in [examples/penstock.yaml](../examples/penstock.yaml).
 
+Short forms: an address may be a port or `HOST:PORT`, a node its URL; inside `when`, `metadata.order.amount: {gt: 5}` and
+`header.x-task: trade*` are fields of `metadata` and `header`; `timeout: {ttft_ms: 500}` stands for the class's own keys. `metadata` is
+read only where a rule looks at it, and may then take 16 KiB. A name with dots is a field of that very name, or one inside objects.
+
 Keys can also come from the environment: `PENSTOCK_KEYS=tenant:key,tenant:key`. Files named here are found relative to the configuration.
 Generated from the fields of `penstock.config` by `scripts/docs.py`.
 

@@ -104,7 +104,7 @@ def test_the_admin_listener_keeps_its_port_when_only_its_host_is_given() -> None
         ("hold: {json: no}", 'penstock.yaml:1: hold.json: expected true or false, got "no"'),
         ("listen: {port: 70000}", "penstock.yaml:1: listen.port: expected a whole number <= 65535, got 70000"),
         ("listen: nowhere", "penstock.yaml:1: listen: expected PORT or HOST:PORT, got 'nowhere'"),
-        ("aliases: {a: 1}", "penstock.yaml:1: aliases: expected text"),
+        ("aliases: {a: 1}", "penstock.yaml:1: aliases.a: expected text, got 1"),
         ("nodes: [{name: -a, url: http://a}]", "nodes[0].name: expected a name of letters"),
         ("- a", "penstock.yaml: expected a mapping, got a list"),
         # What only the whole can tell.

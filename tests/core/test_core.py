@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import inf
+from typing import Any
 
 import pytest
 from tests.playbook import NOTHING, Play, build, call, forward, reject
@@ -266,3 +267,54 @@ def test_snapshot_counts_what_waits_and_runs() -> None:
     assert [node.running for node in seen.nodes] == [1]
     assert [(lane.model, lane.waiting, lane.oldest_s, lane.classes) for lane in seen.lanes] == [("*", 1, 3.0, {"default": 1})]
     assert seen.knobs["queue_max"] == 5_000
+
+
+# --- what the key and the class allow
+
+
+def test_a_keys_cap_holds_for_every_rule_and_for_a_class_that_was_asked_for() -> None:
+    rules = (Class(name="high", priority=5, when=When(metadata={"urgent": "yes"})), Class(name="low", priority=2))
+    for facts in ({"metadata": {"urgent": "yes"}}, {"task": "high"}):
+        play = Play(build(one_slot(), rules=rules))
+        play >> Arrived(call(1)) << forward(1, "a")
+        play >> Arrived(call(2)) << NOTHING
+        play >> Arrived(call(3, max_priority=1, **facts)) << NOTHING
+        play >> Arrived(call(4, max_priority=3, **facts)) << NOTHING
+        assert [play.core.task_class(id) for id in (2, 3, 4)] == ["low", "high", "high"]
+        play >> Finished(1) << forward(4, "a")
+        play >> Finished(4) << forward(2, "a")
+        play >> Finished(2) << forward(3, "a")
+
+
+def test_a_cap_above_the_class_changes_nothing() -> None:
+    play = Play(build("a", rules=(Class(name="x", priority=2),)))
+    play >> Arrived(call(1, max_priority=4)) << forward(1, "a")
+    assert play.core.flights[1].priority == 2
+
+
+@pytest.mark.parametrize(
+    ("rule", "facts"),
+    [(Class(name="x", timeout="none"), {}), (Class(name="x", ttft_ms=1, total_ms=5), {"patient": True})],
+    ids=["class", "job"],
+)
+def test_a_patient_request_is_never_refused_for_time(rule: Class, facts: dict[str, Any]) -> None:
+    play = Play(build(one_slot(), rules=(rule,), knobs=Knobs(queue_ttl_s=1.0)))
+    play >> Arrived(call(1, **facts)) << forward(1, "a")
+    play >> Arrived(call(2, tokens=1_000_000, **facts)) << NOTHING
+    play.at(100_000.0) >> Tick() << NOTHING
+    play >> Finished(1) << forward(2, "a")
+
+
+def test_a_patient_request_waits_for_a_node_to_come_back() -> None:
+    play = Play(build("a", rules=(Class(name="x", timeout="none"),)))
+    play >> NodeLost("a") << NOTHING
+    play >> Arrived(call(1)) << NOTHING
+    play.at(50_000.0) >> Tick() << NOTHING
+    play >> NodeSeen("a", Signals()) << forward(1, "a")
+
+
+def test_a_patient_request_is_still_refused_when_the_queue_is_full() -> None:
+    play = Play(build(one_slot(), rules=(Class(name="x", timeout="none"),), knobs=Knobs(queue_max=1)))
+    play >> Arrived(call(1)) << forward(1, "a")
+    play >> Arrived(call(2)) << NOTHING
+    play >> Arrived(call(3)) << reject(3, Outcome.REFUSED_FULL)

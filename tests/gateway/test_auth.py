@@ -6,7 +6,7 @@ import pytest
 
 from penstock.config import Config, Key, Listen
 from penstock.errors import ConfigError
-from penstock.gateway.auth import LOCAL, Tenant, engine_key, is_loopback, keyring, refuse_exposure
+from penstock.gateway.auth import ENVIRONMENT, LOCAL, Tenant, engine_key, is_loopback, keyring, refuse_exposure
 
 SECRET = "sk-canary-1f6a"
 
@@ -117,3 +117,18 @@ def test_an_engines_key_must_be_set_and_fit_into_a_header() -> None:
 
 def _name(tenant: Tenant | None) -> str | None:
     return tenant.name if tenant is not None else None
+
+
+def test_a_keys_classes_are_globs_and_those_of_the_environment_none() -> None:
+    config = Config(keys=(Key(name="desk", env="DESK", classes=("trade*", "rest")),))
+    tenants = keyring(config, {"DESK": "a", ENVIRONMENT: "me:b,me:c"}).named()
+    assert list(tenants) == ["desk", "me"]
+    assert [tenants["desk"].may_ask(name) for name in ("trade", "trade-now", "rest", "restless", "Trade")] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert not tenants["me"].may_ask("trade")
+    assert LOCAL.may_ask("anything")

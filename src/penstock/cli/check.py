@@ -2,30 +2,77 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from penstock.errors import ConfigError
+
 if TYPE_CHECKING:
-    from penstock.config import Class, Config, Listen, Node, Range
+    from penstock.config import Class, Config, Key, KeyLimit, Listen, Node
 
 
-def check(file: Annotated[Path, typer.Argument(help="The configuration, in YAML.")]) -> None:
-    """Check a configuration file and say in words what it means."""
+def check(
+    file: Annotated[Path, typer.Argument(help="The configuration, in YAML.")],
+    request: Annotated[
+        str | None, typer.Option("--request", metavar="FILE", help="A request in JSON, `-` for stdin: say which rule it meets, and why.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="With --request: print it as JSON.")] = False,
+) -> None:
+    """Check a configuration file and say in words what it means, or what it makes of a request.
+
+    A request is the JSON body of a call, or {"headers": {...}, "key": "TENANT", "route": "chat", "body": {...}}.
+    """
     from penstock.gateway import settings
 
     config = settings.load(file)
+    if request is not None:
+        _show(config, request, as_json)
+        return
+    if as_json:
+        raise ConfigError("--json needs --request FILE")
     for line in describe(config):
         print(line)
     print(f"{file}: good")
+
+
+def _show(config: Config, name: str, as_json: bool) -> None:
+    import msgspec
+
+    from penstock.cli import walk as told
+    from penstock.gateway import walk
+
+    walked = walk.walk(config, _read(name, walk.MAX_BYTES), "stdin" if name == "-" else name)
+    if as_json:
+        print(msgspec.json.format(msgspec.json.encode(told.document(walked)), indent=2).decode())
+    else:
+        print("\n".join(told.lines(walked)))
+
+
+def _read(name: str, most: int) -> bytes:
+    try:
+        if name == "-":
+            data = sys.stdin.buffer.read(most + 1)
+        else:
+            with open(name, "rb") as stream:
+                data = stream.read(most + 1)
+    except OSError as error:
+        raise ConfigError(error.strerror or str(error), file=name) from None
+    if len(data) > most:
+        raise ConfigError(f"larger than {most} bytes", file=name)
+    return data
 
 
 def describe(config: Config) -> Iterator[str]:
     """What the configuration means, in a few lines for a person."""
     keys = f"keys of {', '.join(key.name for key in config.keys)}" if config.keys else "no key needed"
     yield f"API      {_url(config.listen)}  ({keys})"
+    for key in config.keys:
+        if rights := _rights(key):
+            yield f"key      {key.name}: {'; '.join(rights)}"
     yield f"admin    {_url(config.admin)}  ({'key in ' + config.admin_key_env if config.admin_key_env else 'no key needed'})"
     for node in config.nodes:
         yield f"node     {_node(node)}"
@@ -39,6 +86,9 @@ def describe(config: Config) -> Iterator[str]:
         yield f"class    {_class(one)}"
     if not config.classes:
         yield "class    none: nothing has a deadline, and nothing is refused for time"
+    yield f"ladder   {', '.join(config.ladder)}"
+    for model, smaller in config.smaller.items():
+        yield f"smaller  {smaller} in place of {model}"
     scores = ", ".join(f"{name} x{weight:g}" for name, weight in config.policy.score.items())
     yield f"policy   order {config.policy.order}, admit {config.policy.admit}, score {scores}, pick {config.policy.pick}"
 
@@ -61,12 +111,30 @@ def _node(node: Node) -> str:
     return f"{node.name} {node.url}  ({'; '.join(facts)})"
 
 
+def _rights(key: Key) -> list[str]:
+    """What a key may and may not, where it differs from any other."""
+    rights = []
+    if key.max_priority < 5:
+        rights.append(f"priority at most {key.max_priority}")
+    if key.classes:
+        rights.append(f"may ask for {', '.join(key.classes)}")
+    rights += [_limit(limit) for limit in key.limits]
+    if key.concurrency is not None:
+        rights.append(f"{key.concurrency} requests at once")
+    return rights
+
+
+def _limit(limit: KeyLimit) -> str:
+    for name, unit in (("requests", "requests"), ("tokens", "tokens"), ("cost", "of cost")):
+        if (most := getattr(limit, name)) is not None:
+            return f"{most:,} {unit} in {limit.window_s:g} s"
+    return ""
+
+
 def _class(one: Class) -> str:
-    when = [f"{name} {value}" for name in ("model", "route", "tenant") if (value := getattr(one.when, name)) is not None]
-    if one.when.stream is not None:
-        when.append("streamed" if one.when.stream else "not streamed")
-    if one.when.prompt_tokens is not None:
-        when.append(f"prompt tokens {_range(one.when.prompt_tokens)}")
+    from penstock.core.condition import conditions
+
+    when = [_condition(condition.of, condition.wants) for condition in conditions(one.when)]
     promises = [f"priority {one.priority}"]
     if one.ttft_ms is not None:
         growth = f" + {one.ttft_ms_per_1k:g} per 1,000 prompt tokens" if one.ttft_ms_per_1k else ""
@@ -75,9 +143,18 @@ def _class(one: Class) -> str:
         promises.append(f"{one.tpot_ms:g} ms between tokens")
     if one.total_ms is not None:
         promises.append(f"whole answer within {one.total_ms:g} ms")
+    if one.timeout is not None:
+        promises.append("waits as long as it takes")
+    if one.value != 1:
+        promises.append(f"value {one.value:g}")
+    if one.floor:
+        promises.append(f"keeps {one.floor:.4g} of the work")
+    if one.ladder:
+        promises.append(f"ladder {', '.join(one.ladder)}")
     return f"{one.name}: {' and '.join(when) or 'everything'}  ({'; '.join(promises)})"
 
 
-def _range(bounds: Range) -> str:
-    signs = (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<="))
-    return " and ".join(f"{sign} {value:g}" for name, sign in signs if (value := getattr(bounds, name)) is not None)
+def _condition(of: str, wants: str) -> str:
+    if of == "stream":
+        return "streamed" if wants == "true" else "not streamed"
+    return f"{of.replace('_', ' ') if of == 'prompt_tokens' else of} {wants}"

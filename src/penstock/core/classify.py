@@ -1,19 +1,18 @@
-"""Which task class a request belongs to: the first rule of the configuration that matches, compiled once."""
+"""Which task class a request belongs to: the one it asked for, or the first rule of the configuration that matches, compiled once.
+
+`explain` walks the very conditions that `__call__` tries, so that what a person is told is what happens.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from fnmatch import translate
-from math import inf, nan
-from re import compile as compile_pattern
+from collections.abc import Iterator
+from math import inf
 
 import msgspec
 
-from penstock.config import Class, Range, When
-from penstock.config import Test as Wanted
+from penstock.config import Class
+from penstock.core.condition import Condition, conditions
 from penstock.facts import Request
-
-Test = Callable[[Request], bool]
 
 
 class TaskClass(msgspec.Struct, frozen=True):
@@ -25,6 +24,18 @@ class TaskClass(msgspec.Struct, frozen=True):
     ttft_s_per_token: float = 0.0
     tpot_s: float = inf
     total_s: float = inf
+    value: float = 1.0
+    """What a good answer is worth."""
+    floor: float = 0.0
+    """Share of the work that it keeps."""
+    ladder: tuple[str, ...] = ()
+    """What to try, in order; empty: the configuration's."""
+    patient: bool = False
+    """It waits as long as it takes."""
+
+    def first_s(self, prompt_tokens: int) -> float:
+        """Time within which the first token of an answer to so many is due."""
+        return self.ttft_s + self.ttft_s_per_token * prompt_tokens
 
 
 DEFAULT = TaskClass("default", 3)
@@ -38,59 +49,47 @@ def compiled(rule: Class) -> TaskClass:
         rule.ttft_ms_per_1k / 1e6,
         inf if rule.tpot_ms is None else rule.tpot_ms / 1e3,
         inf if rule.total_ms is None else rule.total_ms / 1e3,
+        rule.value,
+        rule.floor,
+        tuple(map(str, rule.ladder)),
+        rule.timeout == "none",
     )
 
 
-def glob(attribute: str, pattern: str) -> Test:
-    if not set(pattern) & set("*?["):
-        return lambda request: bool(getattr(request, attribute) == pattern)
-    matches = compile_pattern(translate(pattern)).match
-    return lambda request: matches(getattr(request, attribute)) is not None
+class Finding(msgspec.Struct, frozen=True):
+    """One condition of a rule beside what the request showed."""
+
+    of: str
+    wants: str
+    seen: str | None
+    """None where the request has no such header or field."""
+    holds: bool
 
 
-def within(bounds: Range) -> Callable[[float], bool]:
-    gt, ge = (-inf if bound is None else bound for bound in (bounds.gt, bounds.ge))
-    lt, le = (inf if bound is None else bound for bound in (bounds.lt, bounds.le))
-    return lambda number: gt < number < lt and ge <= number <= le
+class Step(msgspec.Struct, frozen=True):
+    """One rule that was tried."""
 
+    task: TaskClass
+    findings: tuple[Finding, ...]
 
-def field(name: str, wanted: Wanted) -> Test:
-    """A field of `metadata`. Its values are text; a number or a range is compared with what the text says as a number."""
-    if isinstance(wanted, str):
-        matches = compile_pattern(translate(wanted)).match
-        return lambda request: (text := request.metadata.get(name)) is not None and matches(text) is not None
-    inside = within(wanted if isinstance(wanted, Range) else Range(ge=wanted, le=wanted))
-    return lambda request: (text := request.metadata.get(name)) is not None and inside(number(text))
-
-
-def number(text: str) -> float:
-    """What the text says; nan, which is in no range, where that is no number."""
-    try:
-        return float(text)
-    except ValueError:
-        return nan
-
-
-def tests(when: When) -> list[Test]:
-    found = [glob(name, pattern) for name in ("model", "route", "tenant") if (pattern := getattr(when, name)) is not None]
-    if (stream := when.stream) is not None:
-        found.append(lambda request: request.stream is stream)
-    if when.prompt_tokens is not None:
-        inside = within(when.prompt_tokens)
-        found.append(lambda request: inside(request.prompt_tokens))
-    found += [field(name, wanted) for name, wanted in when.metadata.items()]
-    return found
+    @property
+    def matched(self) -> bool:
+        return all(finding.holds for finding in self.findings)
 
 
 class Classifier:
     """The rules in order. A request that meets none is of the class `default`."""
 
     def __init__(self, rules: tuple[Class, ...]) -> None:
-        self.rules = [(tests(rule.when), compiled(rule)) for rule in rules]
+        self.conditions: list[tuple[list[Condition], TaskClass]] = [(conditions(rule.when), compiled(rule)) for rule in rules]
+        self.rules = [([condition.holds for condition in found], task) for found, task in self.conditions]
         self.classes = [task for _, task in self.rules] + [DEFAULT]
+        self.named = {task.name: task for task in reversed(self.classes)}
         self.always = self.classes[0] if not self.rules or not self.rules[0][0] else None
 
     def __call__(self, request: Request) -> TaskClass:
+        if request.task and (asked := self.named.get(request.task)) is not None:
+            return asked
         if self.always is not None:
             return self.always
         for rule, task in self.rules:
@@ -100,3 +99,18 @@ class Classifier:
             else:
                 return task
         return DEFAULT
+
+    def explain(self, request: Request) -> tuple[TaskClass, list[Step]]:
+        """The class, and the rules that were tried for it: none when the caller asked for it by name."""
+        if request.task in self.named:
+            return self.named[request.task], []
+        steps: list[Step] = []
+        for step in self._steps(request):
+            steps.append(step)
+            if step.matched:
+                return step.task, steps
+        return DEFAULT, steps
+
+    def _steps(self, request: Request) -> Iterator[Step]:
+        for found, task in self.conditions:
+            yield Step(task, tuple(Finding(one.of, one.wants, one.seen(request), one.holds(request)) for one in found))

@@ -135,7 +135,8 @@ class Core:
             actions.append(Reject(request.id, Outcome.UNAVAILABLE, UNAVAILABLE_WAIT_S))
             return
         task = self.classify(request)
-        flight = Flight(request, task, lane, now, priority=task.priority)
+        most = request.max_priority
+        flight = Flight(request, task, lane, now, priority=task.priority if task.priority < most else most)
         self.flights[request.id] = flight
         if self.retries < RETRIES_KEPT:
             self.retries += self.knobs.retry_share
@@ -154,8 +155,10 @@ class Core:
 
     def _set_deadline(self, flight: Flight) -> None:
         task, request = flight.task, flight.request
+        if task.patient or request.patient:
+            return
         if task.ttft_s < inf:
-            flight.due = flight.arrived + task.ttft_s + task.ttft_s_per_token * request.prompt_tokens
+            flight.due = flight.arrived + task.first_s(request.prompt_tokens)
         if task.total_s < inf:
             decode_s = self.lengths.mean((flight.lane.model, task.name), request.max_tokens) * flight.lane.nodes[0].steps.itl_s
             flight.due = min(flight.due, flight.arrived + task.total_s - decode_s)
@@ -165,7 +168,9 @@ class Core:
         return request.prompt_tokens + self.lengths.high((flight.lane.model, flight.task.name), request.max_tokens)
 
     def _wait(self, flight: Flight, now: float) -> None:
-        if any(node.state == "up" for node in flight.lane.nodes):
+        if flight.patient:
+            flight.expires = inf
+        elif any(node.state == "up" for node in flight.lane.nodes):
             flight.expires = flight.due - flight.own_s if flight.due < inf else flight.arrived + self.knobs.queue_ttl_s
         else:
             flight.expires = min(flight.due, now + UNAVAILABLE_WAIT_S)

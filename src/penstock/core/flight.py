@@ -40,3 +40,8 @@ class Flight(msgspec.Struct, eq=False):
     attempt: int = 0
     tried: int = 0
     """Bits of the nodes that failed it."""
+
+    @property
+    def patient(self) -> bool:
+        """It has no deadline, and may wait as long as it takes."""
+        return self.task.patient or self.request.patient

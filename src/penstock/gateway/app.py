@@ -13,6 +13,7 @@ from penstock.config import Config
 from penstock.core import Core
 from penstock.errors import CallError
 from penstock.facts import Route
+from penstock.gateway.asked import Asked, Form
 from penstock.gateway.auth import Keyring, Tenant
 from penstock.gateway.driver import Driver
 from penstock.http1 import Exchange
@@ -47,18 +48,20 @@ class Known(msgspec.Struct, frozen=True, gc=False):
     """Version of the keyring that let its caller in."""
     route: Route
     tenant: Tenant
+    asked: Asked
 
 
 class App:
     """Called by the server with each request."""
 
-    __slots__ = ("_aliases", "_cors", "_ids", "_keys", "_limits", "_prefix", "core", "draining", "driver")
+    __slots__ = ("_aliases", "_cors", "_form", "_ids", "_keys", "_limits", "_prefix", "core", "draining", "driver")
 
     def __init__(self, config: Config, keys: Keyring, core: Core, driver: Driver) -> None:
         self.core, self.driver = core, driver
         self.draining = False
         self._keys, self._limits, self._aliases = keys, config.limits, config.aliases
         self._cors = frozenset(config.listen.cors)
+        self._form = Form(config.classes)
         self._ids = count(1)
         self._prefix = b"ps-" + os.urandom(4).hex().encode() + b"-"
 
@@ -68,7 +71,7 @@ class App:
         if note is not None and cast(Known, note).keys == self._keys.version:
             own = b"%b%x" % (self._prefix, id)
             head = b"x-request-id: %b\r\nx-penstock-request-id: %b\r\n" % (own, own)
-            self._call(exchange, cast(Known, note).route, cast(Known, note).tenant, id, head)
+            self._call(exchange, cast(Known, note), id, head)
         else:
             self._look(exchange, id)
 
@@ -89,22 +92,24 @@ class App:
             tenant = self._keys.tenant(headers.get("authorization"))
             if tenant is None:
                 raise CallError(401, "invalid_api_key", "No accepted API key was given. Send one as: Authorization: Bearer KEY")
+            known = Known(self._keys.version, route, tenant, self._form.read(headers, tenant))
         except CallError as error:
             self._turn_away(exchange, head, error)
             return
         if origin is None and "x-request-id" not in headers:
-            exchange.note = Known(self._keys.version, route, tenant)
-        self._call(exchange, route, tenant, id, head)
+            exchange.note = known
+        self._call(exchange, known, id, head)
 
-    def _call(self, exchange: Exchange, route: Route, tenant: Tenant, id: int, head: bytes) -> None:
+    def _call(self, exchange: Exchange, known: Known, id: int, head: bytes) -> None:
+        route, tenant = known.route, known.tenant
         try:
-            ask = openai.read(route, exchange.body, self._limits, tenant.salt, self._aliases)
+            ask = openai.read(route, exchange.body, self._limits, tenant.salt, self._aliases, self._form.metadata)
             if not self.core.serves(ask.model):
                 raise CallError(404, "model_not_found", self._unknown(ask.asked_model), field="model")
         except CallError as error:
             self._turn_away(exchange, head, error)
             return
-        self.driver.arrive(exchange, route, ask, tenant, id, head)
+        self.driver.arrive(exchange, route, ask, tenant, id, head, known.asked)
 
     def _turn_away(self, exchange: Exchange, head: bytes, error: CallError) -> None:
         self.driver.ledger.turn_away(error.code)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from hashlib import sha256
 from hmac import compare_digest
 from ipaddress import ip_address
@@ -29,11 +30,16 @@ class Tenant(msgspec.Struct, frozen=True, gc=False):
     salt: int
     """64 bits that go into its prompts' prefix hashes: nobody probes another's cache."""
     max_priority: int = 5
+    classes: tuple[str, ...] = ()
+    """Globs of the classes that its callers may ask for."""
+
+    def may_ask(self, task: str) -> bool:
+        return any(fnmatchcase(task, pattern) for pattern in self.classes)
 
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _NOBODY = (b"\0" * 32, None)
-LOCAL = Tenant("", 0)
+LOCAL = Tenant("", 0, classes=("*",))
 """Everybody, where no keys are configured."""
 
 
@@ -66,12 +72,20 @@ class Keyring:
         stored, tenant = self._table.get(digest, _NOBODY)
         return tenant if compare_digest(stored, digest) else None
 
+    def named(self) -> dict[str, Tenant]:
+        """The tenants by name; where two keys stand for one, the first."""
+        found: dict[str, Tenant] = {}
+        for _, tenant in self._table.values():
+            if tenant is not None:
+                found.setdefault(tenant.name, tenant)
+        return found
+
 
 def keyring(config: Config, environment: Mapping[str, str] = os.environ, pepper: bytes | None = None) -> Keyring:
     """The keys of the configuration and of `PENSTOCK_KEYS`. Raises ConfigError, which never holds a key."""
     ring = Keyring(pepper)
     for index, key in enumerate(config.keys):
-        ring.add(_tenant(key.name, key.max_priority), _digest(key, f"keys[{index}]", environment))
+        ring.add(_tenant(key.name, key.max_priority, key.classes), _digest(key, f"keys[{index}]", environment))
     for name, text in _pairs(environment.get(ENVIRONMENT, "")):
         ring.add(_tenant(name), sha256(text.encode()).digest())
     return ring
@@ -102,8 +116,8 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _tenant(name: str, max_priority: int = 5) -> Tenant:
-    return Tenant(name, int.from_bytes(sha256(b"penstock prefix salt " + name.encode()).digest()[:8], "big"), max_priority)
+def _tenant(name: str, max_priority: int = 5, classes: tuple[str, ...] = ()) -> Tenant:
+    return Tenant(name, int.from_bytes(sha256(b"penstock prefix salt " + name.encode()).digest()[:8], "big"), max_priority, classes)
 
 
 def _digest(key: Key, place: str, environment: Mapping[str, str]) -> bytes:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import math
 import ssl
 from collections.abc import Iterable, Mapping
-from fnmatch import fnmatchcase
-from itertools import pairwise
 from urllib.parse import urlsplit
 
 from penstock import policy
-from penstock.config import Class, Config, Listen, Range, When
+from penstock.config import Config, Listen
 from penstock.errors import ConfigError
-from penstock.facts import Route
-from penstock.gateway import auth
+from penstock.gateway import auth, matrix
 
 
 def check(config: Config, environ: Mapping[str, str]) -> None:
@@ -25,7 +22,7 @@ def check(config: Config, environ: Mapping[str, str]) -> None:
     _unique((key.env for key in config.keys), "keys", "env")
     _check_nodes(config, environ)
     _check_names(config)
-    _check_classes(config.classes)
+    matrix.check(config)
     _check_policy(config)
 
 
@@ -127,39 +124,6 @@ def _check_names(config: Config) -> None:
         for alias, model in config.aliases.items():
             if model not in served:
                 raise ConfigError(f"no node serves {model!r}; they serve {', '.join(sorted(served))}", key=f"aliases.{alias}")
-
-
-# --- classes ---------------------------------------------------------------------------------------------------------
-
-
-def _check_classes(classes: tuple[Class, ...]) -> None:
-    for index, one in enumerate(classes):
-        key = f"classes[{index}]"
-        if one.ttft_ms is None and one.ttft_ms_per_1k:
-            raise ConfigError("adds to ttft_ms, which is not given", key=f"{key}.ttft_ms_per_1k")
-        if one.ttft_ms is not None and one.total_ms is not None and one.total_ms < one.ttft_ms:
-            raise ConfigError("the whole answer cannot be due before its first token (ttft_ms)", key=f"{key}.total_ms")
-        route = one.when.route
-        if route is not None and not any(fnmatchcase(known, route) for known in Route):
-            raise ConfigError(f"no route is named {route!r}; known: {', '.join(Route)}", key=f"{key}.when.route")
-        if one.when.prompt_tokens is not None:
-            _check_range(one.when.prompt_tokens, f"{key}.when.prompt_tokens")
-    for index, (before, _) in enumerate(pairwise(classes)):
-        if before.when == When():
-            raise ConfigError(f"never reached: classes[{index}] ({before.name}) matches everything", key=f"classes[{index + 1}]")
-
-
-def _check_range(bounds: Range, key: str) -> None:
-    if bounds == Range():
-        raise ConfigError("give gt, ge, lt or le", key=key)
-    if bounds.gt is not None and bounds.ge is not None:
-        raise ConfigError("give gt or ge, not both", key=key)
-    if bounds.lt is not None and bounds.le is not None:
-        raise ConfigError("give lt or le, not both", key=key)
-    low = bounds.ge if bounds.gt is None else bounds.gt
-    high = bounds.le if bounds.lt is None else bounds.lt
-    if low is not None and high is not None and (low > high or (low == high and (bounds.gt is not None or bounds.lt is not None))):
-        raise ConfigError("no number is in this range", key=key)
 
 
 # --- policy ----------------------------------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ from math import inf
 from penstock.config import Limits
 from penstock.core import Core
 from penstock.events import Arrived, Cancelled, Event, Failed, Finished, FirstToken, Forward, Progress, Reject, Tick
-from penstock.facts import Failure, Request, Route
+from penstock.facts import Failure, Route
+from penstock.gateway.asked import NOTHING, Asked, request
 from penstock.gateway.auth import Tenant
 from penstock.gateway.call import Call
 from penstock.gateway.journal import Journal
@@ -48,11 +49,13 @@ class Driver:
 
     # --- what callers do
 
-    def arrive(self, exchange: Exchange, route: Route, ask: openai.Call, tenant: Tenant, id: int, head: bytes) -> None:
+    def arrive(
+        self, exchange: Exchange, route: Route, ask: openai.Call, tenant: Tenant, id: int, head: bytes, asked: Asked = NOTHING
+    ) -> None:
         """A call has been read and authorised; `id` is its own, `head` the header lines of any answer to it."""
         call = self.calls[id] = Call(self, exchange, route, ask, id, head, time.monotonic())
         exchange.on_cancel = call.left
-        self.handle(Arrived(Request(id, ask.model, route, tenant.name, ask.prompt_tokens, ask.max_tokens, ask.stream, ask.blocks)))
+        self.handle(Arrived(request(id, route, ask, tenant, asked)))
 
     def cancelled(self, call: Call) -> None:
         """The caller left: its engine is told within this callback."""

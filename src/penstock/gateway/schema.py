@@ -11,6 +11,7 @@ import msgspec
 
 from penstock import config, knobs
 from penstock.config import Config
+from penstock.gateway import shorthand
 
 _FORMS = {get_args(config.Name)[1].pattern: "name", "^https?://": "URL", "^(.*:)?[0-9]{1,5}$": "HOST:PORT"}
 _URL = {"type": "string", "pattern": "^https?://"}
@@ -30,6 +31,7 @@ def schema() -> dict[str, Any]:
         listen["anyOf"] = [{"$ref": listen.pop("$ref")}, *_ADDRESS]
     nodes = definitions["Config"]["properties"]["nodes"]
     nodes["items"] = {"anyOf": [nodes["items"], _URL]}
+    shorthand.add_to_schema(definitions)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Penstock configuration",

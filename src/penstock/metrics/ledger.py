@@ -223,7 +223,7 @@ def _judge(live: Live, book: ClassBook, duration_s: float, tpot_s: float) -> Non
     task = book.task
     met = duration_s <= task.total_s and tpot_s <= task.tpot_s
     if live.first >= 0:
-        met = met and live.first - live.arrived <= task.ttft_s + task.ttft_s_per_token * live.prompt_tokens
+        met = met and live.first - live.arrived <= task.first_s(live.prompt_tokens)
     if met:
         book.met += 1
     else:

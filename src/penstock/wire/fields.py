@@ -41,6 +41,7 @@ class Generation(Fields, gc=False, kw_only=True):
     frequency_penalty: float | None = None
     logit_bias: Raw = ABSENT
     max_tokens: Annotated[int, Meta(ge=0)] | None = None
+    metadata: Raw = ABSENT
     n: Positive | None = None
     presence_penalty: float | None = None
     stop: Raw = ABSENT
@@ -73,6 +74,7 @@ class Completion(Generation, gc=False, kw_only=True):
 class Embedding(Fields, gc=False, kw_only=True):
     PROMPT: ClassVar[str] = "input"
     prompt: Raw = field(name="input")
+    metadata: Raw = ABSENT
 
 
 EXPECTED = {
@@ -92,6 +94,7 @@ EXPECTED = {
     "presence_penalty": "a finite number",
     "logprobs": "true or false for chat, an integer from 0 to 20 for completions",
     "top_logprobs": "an integer from 0 to 20",
+    "metadata": "an object of strings",
     "stop": "a string or a list of strings",
     "logit_bias": "an object from token ids to numbers from -100 to 100",
     "tools": "a list of tool objects",

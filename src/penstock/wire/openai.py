@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 from msgspec import UNSET, Raw
@@ -13,6 +13,7 @@ from penstock.errors import CallError
 from penstock.wire import caps
 from penstock.wire.depth import deeper
 from penstock.wire.fields import EXPECTED, Chat, Completion, Embedding
+from penstock.wire.metadata import picked
 from penstock.wire.prompt import blocks, tokens
 from penstock.wire.usage import Usage, usage
 
@@ -22,6 +23,9 @@ REFUSED = frozenset({"api_base", "base_url", "api_key", "extra_headers", "organi
 """Keys that would have the engine side call elsewhere or as somebody else; they come from the configuration alone."""
 TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 """Status -> OpenAI's error type, where it is neither `invalid_request_error` (4xx) nor `server_error` (5xx)."""
+
+NO_METADATA: dict[str, str] = {}
+"""Shared by the calls of which none is read."""
 
 
 class Call(msgspec.Struct, frozen=True, gc=False):
@@ -42,6 +46,8 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     """Hashes of the prompt's prefix blocks, see `wire.prompt`."""
     body: bytes
     """What to send on: the object that came in, unless a rewrite was needed."""
+    metadata: dict[str, str] = {}
+    """Those fields of `metadata` that were asked for, as text."""
 
 
 Fields = Chat | Completion | Embedding
@@ -56,20 +62,22 @@ _ASK_USAGE = b'{"stream_options":{"include_usage":true},'
 _FIELD = re.compile(r" at `\$\.(\w+)|field `(\w+)`$").search
 
 
-def read(route: str, body: bytes, limits: Limits, salt: int, aliases: Mapping[str, str]) -> Call:
-    """Read and check the body of a call to `route` (a `facts.Route`). `salt`, 64 bits, keeps tenants' prefix hashes apart.
+def read(route: str, body: bytes, limits: Limits, salt: int, aliases: Mapping[str, str], metadata: Collection[str] = ()) -> Call:
+    """Read and check the body of a call to `route` (a `facts.Route`). `salt`, 64 bits, keeps tenants' prefix hashes apart;
+    `metadata` names the fields of the call's `metadata` to read.
 
     Raises CallError, which names the field and the fix, for everything that no engine should see.
     """
     fields = _decoded(route, body, limits)
     text = bytes(fields.prompt)
     caps.check_prompt(fields.PROMPT, text, limits)
+    found = picked(fields.metadata, metadata) if metadata else NO_METADATA
     asked = fields.model
     model = aliases.get(asked, asked) if aliases else asked
     if isinstance(fields, Embedding):
         if model is not asked:
             body = _rewritten(body, model, ask_usage=False)
-        return Call(model, asked, False, False, 0, tokens(text, 0), blocks(text, model, None, salt), body)
+        return Call(model, asked, False, False, 0, tokens(text, 0), blocks(text, model, None, salt), body, found)
     caps.check(fields, limits)
     stream = fields.stream is True
     options = fields.stream_options
@@ -80,7 +88,8 @@ def read(route: str, body: bytes, limits: Limits, salt: int, aliases: Mapping[st
         body = _ASK_USAGE + body[body.index(b"{") + 1 :]
     tools = fields.tools or fields.functions
     max_tokens = fields.max_completion_tokens or fields.max_tokens or 0
-    return Call(model, asked, stream, usage_asked, max_tokens, tokens(text, len(tools)), blocks(text, model, tools, salt), body)
+    size = tokens(text, len(tools))
+    return Call(model, asked, stream, usage_asked, max_tokens, size, blocks(text, model, tools, salt), body, found)
 
 
 def error(status: int, code: str, message: str, field: str | None = None, **extra: object) -> bytes:

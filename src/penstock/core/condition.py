@@ -1,0 +1,133 @@
+"""The conditions of a rule's `when`: each a test of one fact of a request, and the words to say what it wants and what it saw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from fnmatch import translate
+from math import inf, isfinite
+from re import ASCII
+from re import compile as compile_pattern
+
+import msgspec
+
+from penstock.config import Class, Range, When
+from penstock.config import Test as Wanted
+from penstock.facts import Request
+
+Holds = Callable[[Request], bool]
+Sees = Callable[[Request], str | None]
+
+_DECIMAL = compile_pattern(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", ASCII)
+"""What counts as a number in a text: no blanks, no signs of other scripts, no `nan`, no `0x10`."""
+_WILD = frozenset("*?[")
+SIGNS = (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<="))
+
+
+class Condition(msgspec.Struct, frozen=True):
+    of: str
+    """`model`, `header.x-task`, `metadata.amount`, ..."""
+    wants: str
+    """What it must be, in words."""
+    seen: Sees
+    holds: Holds
+
+
+def conditions(when: When) -> list[Condition]:
+    """What must hold, all of it; cheap ones first."""
+    found = [_text(name, pattern) for name in ("model", "route", "tenant") if (pattern := getattr(when, name)) is not None]
+    if (stream := when.stream) is not None:
+        found.append(Condition("stream", str(stream).lower(), _streamed, lambda request: request.stream is stream))
+    if when.prompt_tokens is not None:
+        inside = within(when.prompt_tokens)
+        found.append(Condition("prompt_tokens", words(when.prompt_tokens), _size, lambda request: inside(request.prompt_tokens)))
+    found += [_given(f"header.{name.lower()}", _header(name.lower()), wanted) for name, wanted in when.header.items()]
+    found += [_given(f"metadata.{name}", _metadata(name), wanted) for name, wanted in when.metadata.items()]
+    return found
+
+
+def headers_read(rules: Iterable[Class]) -> frozenset[str]:
+    """Names of the headers that some rule looks at, in lower case."""
+    return frozenset(name.lower() for rule in rules for name in rule.when.header)
+
+
+def metadata_read(rules: Iterable[Class]) -> frozenset[str]:
+    """Names of the fields of `metadata` that some rule looks at."""
+    return frozenset(name for rule in rules for name in rule.when.metadata)
+
+
+def number(text: str) -> float | None:
+    """The finite decimal number that the whole text is; None when it is anything else."""
+    if not _DECIMAL.fullmatch(text):
+        return None
+    value = float(text)
+    return value if isfinite(value) else None
+
+
+def matcher(pattern: str) -> Callable[[str], bool]:
+    """Whether a text is as the glob says, capitals told apart."""
+    if not set(pattern) & _WILD:
+        return lambda text: text == pattern
+    matches = compile_pattern(translate(pattern)).match
+    return lambda text: matches(text) is not None
+
+
+def within(bounds: Range) -> Callable[[float], bool]:
+    gt, ge = (-inf if bound is None else bound for bound in (bounds.gt, bounds.ge))
+    lt, le = (inf if bound is None else bound for bound in (bounds.lt, bounds.le))
+    return lambda number: gt < number < lt and ge <= number <= le
+
+
+def words(wanted: Wanted) -> str:
+    """`> 1000 and <= 2000`, `= 5`, or the glob itself."""
+    if isinstance(wanted, Range):
+        return " and ".join(f"{sign} {exact(value)}" for name, sign in SIGNS if (value := getattr(wanted, name)) is not None)
+    return wanted if isinstance(wanted, str) else f"= {exact(wanted)}"
+
+
+def exact(value: float) -> str:
+    """Every digit that counts, and no exponent while it can be read without: 1000000, 0.5."""
+    return str(int(value)) if abs(value) < 1e15 and value == int(value) else repr(value)
+
+
+def _streamed(request: Request) -> str:
+    return str(request.stream).lower()
+
+
+def _size(request: Request) -> str:
+    return str(request.prompt_tokens)
+
+
+def _text(name: str, pattern: str) -> Condition:
+    matches = matcher(pattern)
+    return Condition(name, pattern, lambda request: str(getattr(request, name)), lambda request: matches(getattr(request, name)))
+
+
+def _header(name: str) -> Sees:
+    return lambda request: request.headers.get(name)
+
+
+def _metadata(name: str) -> Sees:
+    return lambda request: request.metadata.get(name)
+
+
+def _given(of: str, sees: Sees, wanted: Wanted) -> Condition:
+    """A condition on what a caller may leave out; what is absent meets nothing."""
+    fits = _fits(wanted)
+
+    def holds(request: Request) -> bool:
+        text = sees(request)
+        return text is not None and fits(text)
+
+    return Condition(of, words(wanted), sees, holds)
+
+
+def _fits(wanted: Wanted) -> Callable[[str], bool]:
+    if isinstance(wanted, str):
+        return matcher(wanted)
+    inside = within(wanted if isinstance(wanted, Range) else Range(ge=wanted, le=wanted))
+
+    def fits(text: str) -> bool:
+        value = number(text)
+        return value is not None and inside(value)
+
+    return fits

@@ -1,0 +1,81 @@
+"""What a caller asks of Penstock beside the call: a class, a ladder, and the headers that rules look at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from penstock.config import Class, Rung
+from penstock.core.classify import DEFAULT
+from penstock.core.condition import headers_read, metadata_read
+from penstock.errors import CallError
+from penstock.facts import Request, Route
+from penstock.gateway.auth import Tenant
+from penstock.wire import openai
+
+CLASS, LADDER = "x-penstock-class", "x-penstock-ladder"
+SHOWN = 16
+"""Names that an error lists."""
+RUNGS = frozenset(map(str, Rung))
+
+
+class Asked(msgspec.Struct, frozen=True, gc=False):
+    """What a head said; see the fields of `facts.Request`."""
+
+    task: str = ""
+    ladder: tuple[str, ...] | None = None
+    headers: dict[str, str] = {}
+
+
+NOTHING = Asked()
+
+
+class Form:
+    """Which headers and metadata fields count, known from the rules."""
+
+    __slots__ = ("classes", "headers", "metadata")
+
+    def __init__(self, rules: tuple[Class, ...]) -> None:
+        self.headers, self.metadata = tuple(sorted(headers_read(rules))), tuple(sorted(metadata_read(rules)))
+        self.classes = tuple(dict.fromkeys([*(rule.name for rule in rules), DEFAULT.name]))
+
+    def read(self, headers: Mapping[str, str], tenant: Tenant) -> Asked:
+        """From a head's fields, named in lower case. Raises CallError for what there is not, or what `tenant` may not ask."""
+        task, ladder = headers.get(CLASS), headers.get(LADDER)
+        if task is None and ladder is None and not self.headers:
+            return NOTHING
+        if task is not None:
+            self._check_class(task, tenant)
+        seen = {name: headers[name] for name in self.headers if name in headers}
+        return Asked(task or "", None if ladder is None else rungs(ladder), seen)
+
+    def _check_class(self, task: str, tenant: Tenant) -> None:
+        if task in self.classes and tenant.may_ask(task):
+            return
+        allowed = [name for name in self.classes if tenant.may_ask(name)]
+        others = ", and others" if len(allowed) > SHOWN else ""
+        may = f"it may ask for {', '.join(allowed[:SHOWN])}{others}" if allowed else "it may ask for none; leave the header out"
+        whose = f"Key of {tenant.name}" if tenant.name else "This caller"
+        if task not in self.classes:
+            raise CallError(400, "unknown_class", f"There is no class {task[:64]!r}. {whose}: {may}.", field=CLASS)
+        raise CallError(403, "class_not_allowed", f"{whose}: the class {task!r} may not be asked for; {may}.", field=CLASS)
+
+
+def rungs(text: str) -> tuple[str, ...]:
+    """A comma list of rungs. Raises CallError for one that there is not, or that comes twice."""
+    named = tuple(part.strip() for part in text.split(","))
+    for name in named:
+        if name not in RUNGS:
+            raise CallError(400, "unknown_rung", f"There is no rung {name[:64]!r}; known: {', '.join(Rung)}.", field=LADDER)
+    if len({*named}) < len(named):
+        raise CallError(400, "invalid_value", f"A rung stands twice in {LADDER!r}; name each once.", field=LADDER)
+    return named
+
+
+def request(id: int, route: Route, ask: openai.Call, tenant: Tenant, asked: Asked) -> Request:
+    """The facts that the core is given of a call."""
+    return Request(
+        id, ask.model, route, tenant.name, ask.prompt_tokens, ask.max_tokens, ask.stream, ask.blocks, "",
+        asked.task, tenant.max_priority, asked.ladder, asked.headers, ask.metadata,
+    )  # fmt: skip
