@@ -317,11 +317,20 @@ def busy(made: Node, waiting: int | None, now: float = 0.0) -> None:
 def test_report_of_a_long_engine_queue_guards_a_node_and_goes_stale() -> None:
     made = node()
     flight = given(made)
-    busy(made, ENGINE_QUEUE)
+    busy(made, ENGINE_QUEUE + 1)
     assert made.guarded and not made.admits(STALE_S - 0.1) and made.admits(STALE_S)
-    busy(made, ENGINE_QUEUE)
     started(made, flight, 0.1)
     assert made.admits(0.1), "nothing of ours waits there"
+
+
+def test_our_own_prefills_that_wait_in_an_engine_guard_nothing() -> None:
+    made = node()
+    for _ in range(ENGINE_QUEUE):
+        given(made)
+    busy(made, ENGINE_QUEUE)
+    assert not made.guarded
+    busy(made, 2 * ENGINE_QUEUE)
+    assert made.guarded
 
 
 @pytest.mark.parametrize("waiting", [None, 0, ENGINE_QUEUE - 1])

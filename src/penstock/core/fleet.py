@@ -228,7 +228,8 @@ class Node:
         if now > self.progress_at > -inf:
             self.steps.learn(tokens, stream_s, max(0.0, done - self.progress_tokens), now - self.progress_at)
             self.learn_pace()
-            self._pace()
+            if self.tpot_s < inf:
+                self._pace()
         self.progress_at, self.progress_tokens = now, done
 
     def snapshot(self, prefix_blocks: int, now: float) -> NodeSnapshot:
