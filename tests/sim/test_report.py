@@ -9,8 +9,9 @@ from tests.sim.fleet import SMALL, profile, world
 
 from penstock.facts import Outcome
 from penstock.sim.arrival import Arrival
-from penstock.sim.report import bar, best_s, percent, seconds, spread, summary, table
+from penstock.sim.report import bar, best_s, percent, seconds, summary, table
 from penstock.sim.slo import Slo
+from penstock.sim.spread import spread
 from penstock.sim.world import Trip
 
 KEYS = [

@@ -75,16 +75,21 @@ def simulate(
         command.show_names()
         raise typer.Exit
     if scenario in trading.SCENARIOS:
+        others = {
+            "--trace": trace, "--format": form, "--window": window, "--limit": limit, "--nodes": nodes, "--profile": profile,
+            "--compare": compare, "--slo-ttft": slo_ttft, "--slo-tpot": slo_tpot, "--faults": faults, "--speedup": speedup != 1.0,
+        }  # fmt: skip
+        trading.alone(scenario, [flag for flag, given in others.items() if given])
         given = configured(config or Path(trading.__file__).with_name("trading.yaml"))
         trading.run(trading.Ask(scenario=scenario, config=given, scale=scale, seed=seed, ablate=ablate, as_json=as_json))
         return
+    trading.apart(scale, ablate)
     ask = command.Options(
         trace=trace, form=form, scenario=scenario, window=window, speedup=speedup, limit=limit, nodes=nodes or [], profiles=profile or [],
         presets=compare.split(",") if compare is not None else [preset], slo_ttft=slo_ttft, slo_ttft_per_1k=slo_ttft_per_1k,
         slo_tpot=slo_tpot, config=None if config is None else configured(config), faults=faults, seed=seed, as_json=as_json,
     )  # fmt: skip
     command.run(ask)
-
 
 
 def configured(file: Path) -> Config:

@@ -21,8 +21,8 @@ from penstock.sim.presets import PRESETS, preset
 from penstock.sim.run import Plan, simulate
 from penstock.sim.setting import PLAIN, Setting
 from penstock.sim.slo import Slo
-from penstock.sim.trading import command as trading
 from penstock.sim.traces.ask import Ask, window
+from penstock.sim.trading import command as trading
 from penstock.sim.world import names
 
 NODES = 4

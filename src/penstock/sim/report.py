@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 
-
 def summary(name: str, world: World, slo: Slo) -> Json:
     """One preset's results. None stands where there is nothing to measure."""
     trips = world.trips

@@ -19,7 +19,21 @@ import msgspec
 from penstock.config import Class, Config, Node
 from penstock.core import Core
 from penstock.engine import sequence as engine
-from penstock.events import Action, Arrived, Cancel, Cancelled, Event, Failed, Finished, FirstToken, Forward, NodeLost, NodeSeen, Progress, Tick
+from penstock.events import (
+    Action,
+    Arrived,
+    Cancel,
+    Cancelled,
+    Event,
+    Failed,
+    Finished,
+    FirstToken,
+    Forward,
+    NodeLost,
+    NodeSeen,
+    Progress,
+    Tick,
+)
 from penstock.facts import Failure, Outcome, Profile, Request
 from penstock.sim.arrival import Arrival
 from penstock.sim.entry import Turn

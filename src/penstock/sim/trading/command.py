@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from math import isfinite
 from time import monotonic
@@ -32,6 +32,20 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     as_json: bool = False
 
 
+def alone(scenario: str, flags: list[str]) -> None:
+    """Raises TraceError for options that this scenario, with its own loads and nodes, has no use for."""
+    if "--trace" in flags:
+        raise TraceError("give --trace FILE or --scenario NAME, not both")
+    if flags:
+        raise TraceError(f"{', '.join(flags)}: not with --scenario {scenario}, which takes --config, --scale, --ablate, --seed and --json")
+
+
+def apart(scale: float, ablate: bool) -> None:
+    """Raises TraceError for this scenario's options with another."""
+    if scale != 1.0 or ablate:
+        raise TraceError(f"{'--ablate' if ablate else '--scale'}: only with --scenario {' or '.join(SCENARIOS)}")
+
+
 def run(ask: Ask) -> None:
     """Simulate and print. Raises TraceError."""
     if not (isfinite(ask.scale) and SCALE_LEAST <= ask.scale <= 1.0):
@@ -53,21 +67,17 @@ def played(ask: Ask, watch: runs.Watch | None) -> tuple[list[dict[str, Any]], li
         return runs.play(place.RUNS["ramp"], ablations(config, scale), scale, seed, watch), []
     ways = [runs.before(config, scale), runs.after(config, scale)]
     if ask.scenario == "collapse":
-        results = collapse.play(config, scale, seed, watch)
+        results = runs.play(collapse.RUN, ways, scale, seed, watch, collapse.CALM)
         return results, collapse.figures(results)
     results = [result for one in place.RUNS.values() for result in runs.play(one, ways, scale, seed, watch)]
-    return results, verdict.figures(results)
+    return results, verdict.figures(results, config.classes)
 
 
 def answer(ask: Ask, results: Sequence[dict[str, Any]], figures: Sequence[verdict.Figure]) -> dict[str, Any]:
-    kinds: dict[str, int] = {}
-    for profile in place.fleet(ask.scale):
-        kinds[profile.name] = kinds.get(profile.name, 0) + 1
     return {
         "scenario": ask.scenario,
         "scale": ask.scale,
         "seed": ask.seed,
-        "nodes": kinds,
         "results": results,
         "figures": [figure.row() for figure in figures],
     }

@@ -1,4 +1,4 @@
-"""How many requests a second come at each moment: the bell, the ramp, a step."""
+"""How many requests a second come at each moment: the bell, the ramp, a crowd."""
 
 from __future__ import annotations
 
@@ -44,15 +44,16 @@ class Ramp(msgspec.Struct, frozen=True, kw_only=True):
         return self.first + (self.last - self.first) * min(1.0, at_s / self.until_s)
 
 
-class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """One rate, and from `at_s` on another."""
+class Crowd(msgspec.Struct, frozen=True, kw_only=True):
+    """Within `warm_s` from a third of one rate to it, and from `at_s` on another."""
 
     before: float
     after: float
+    warm_s: float
     at_s: float
 
     def __call__(self, at_s: float) -> float:
-        return self.before if at_s < self.at_s else self.after
+        return self.after if at_s >= self.at_s else self.before * min(1.0, 1 / 3 + 2 / 3 * at_s / self.warm_s)
 
 
 class Clock:

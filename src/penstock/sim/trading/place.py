@@ -10,10 +10,12 @@ import msgspec
 from penstock.engine import profiles
 from penstock.facts import Profile
 from penstock.sim.entry import Entry
-from penstock.sim.trading.curve import Bell, Ramp, Rate, Step
+from penstock.sim.trading.curve import Bell, Crowd, Ramp, Rate
 
-FAST, SLOW = ("llama-8b-h200-tp1", 42), ("llama-8b-h100-tp1", 3)
-"""The fleet: most nodes new, some of the generation before."""
+FAST, SLOW = "llama-8b-h200-tp1", "llama-8b-h100-tp1"
+"""Most nodes are new, some of the generation before."""
+EXCHANGE = (42, 3)
+"""How many of each."""
 CHUNK_TOKENS = 1_024
 """Prefill tokens a step may hold: steps of about 20 ms, for answers of a few tokens within a few hundred milliseconds."""
 KV_TOKENS = 426_000
@@ -33,8 +35,8 @@ class Run(msgspec.Struct, frozen=True):
     duration_s: float
     start_s: float
     end_s: float
-    nodes: float = 1.0
-    """Share of the exchange's nodes that it runs on."""
+    nodes: tuple[int, int] = EXCHANGE
+    """Fast and slow ones."""
 
 
 RUNS = {
@@ -49,23 +51,27 @@ RUNS = {
     "ramp": Run("ramp", "from 4,000/s to 18,500/s in 16 s, then level", Ramp(first=4_000.0, last=18_500.0, until_s=16.0), 28.0, 18.0, 28.0),
     "overload": Run(
         "overload",
-        "on a third of the nodes: 3,000/s, then 18,500/s, three times what these can do",
-        Step(before=3_000.0, after=18_500.0, at_s=6.0),
+        "on a third of the nodes: to 3,000/s, then 18,500/s, three times what these can do",
+        Crowd(before=3_000.0, after=18_500.0, warm_s=4.0, at_s=6.0),
         16.0,
         6.0,
         16.0,
-        nodes=1 / 3,
+        nodes=(14, 1),
     ),
 }
 
 
-def fleet(scale: float) -> list[Profile]:
-    """At least one node of each kind."""
+def fleet(nodes: tuple[int, int], scale: float) -> list[Profile]:
     return [
         msgspec.structs.replace(profiles.load(name), chunk_tokens=CHUNK_TOKENS, kv_tokens=KV_TOKENS)
-        for name, count in (FAST, SLOW)
-        for _ in range(max(1, round(count * scale)))
+        for name, count in counts(nodes, scale).items()
+        for _ in range(count)
     ]
+
+
+def counts(nodes: tuple[int, int], scale: float) -> dict[str, int]:
+    """At least one of each kind."""
+    return {name: max(1, round(count * scale)) for name, count in zip((FAST, SLOW), nodes, strict=True)}
 
 
 def old_entry(scale: float) -> Entry:

@@ -59,9 +59,9 @@ def play(
     arrivals = desks.arrivals(run.rate, run.duration_s, seed, scale)
     results = []
     for way in ways:
-        world = World(arrivals, place.fleet(scale * run.nodes), way.preset, Slo(), seed=seed, setting=way.setting)
+        world = World(arrivals, place.fleet(run.nodes, scale), way.preset, Slo(), seed=seed, setting=way.setting)
         world.run(None if watch is None else _named(watch, f"{run.name}, {way.name}", len(arrivals)))
-        result: dict[str, Any] = {"run": run.name, "way": way.name, "about": way.about}
+        result: dict[str, Any] = {"run": run.name, "way": way.name, "about": way.about, "nodes": place.counts(run.nodes, scale)}
         if calm is not None:
             result["calm"] = window(world, *calm, scale)
         result["window"] = window(world, run.start_s, run.end_s, scale)

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from penstock.sim.report import percent, seconds
-from penstock.sim.trading import place
+from penstock.sim.trading import collapse, place
 from penstock.sim.trading.verdict import Figure
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+RUNS = {**place.RUNS, collapse.RUN.name: collapse.RUN}
 
 
 def report(scenario: str, scale: float, results: Sequence[dict[str, Any]], figures: Sequence[Figure], wall_s: float) -> None:
@@ -19,8 +21,10 @@ def report(scenario: str, scale: float, results: Sequence[dict[str, Any]], figur
 
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     requests = sum(result["whole"]["requests"] for result in results)
-    fleet = " + ".join(f"{max(1, round(count * scale))} x {name}" for name, count in (place.FAST, place.SLOW))
-    console.print(f"scenario {scenario}: {fleet}; {requests:,} requests in {wall_s:.0f} s")
+    console.print(f"scenario {scenario}: {requests:,} requests in {wall_s:.0f} s")
+    for run, nodes in {result["run"]: result["nodes"] for result in results}.items():
+        fleet = " + ".join(f"{count} x {name}" for name, count in nodes.items())
+        console.print(f"{run}: {RUNS[run].about}; {fleet}")
     if scale != 1.0:
         console.print(f"at scale {scale:g}: rates are shown for the whole exchange; the figures to quote are those of scale 1")
     console.print(ways(results))
