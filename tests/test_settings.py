@@ -209,3 +209,35 @@ def test_no_text_brings_anything_but_a_config_or_one_line(text: str) -> None:
         settings.read(text, {}, file="f")
     except ConfigError as error:
         assert "\n" not in str(error)
+
+
+LIMITED = "prices: {'*': {input_per_1m: %s}}\nkeys:\n- name: desk\n  sha256: '" + "0" * 64 + "'\n  limits:\n  - %s"
+
+
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [
+        ("{requests: 1, tokens: 2}", "penstock.yaml:6: keys[0].limits[0]: needs exactly one of requests, tokens, cost"),
+        ("{window_s: 5}", "keys[0].limits[0]: needs exactly one of requests, tokens, cost"),
+        ("{requests: 0}", "keys[0].limits[0].requests: expected a whole number >= 1"),
+        ("{requests: 1, window_s: 1e9}", "keys[0].limits[0].window_s: expected at most"),
+        ("{requests: 1, window_s: .nan}", "keys[0].limits[0].window_s: expected"),
+        ("{tokens: 5, windw_s: 1}", "keys[0].limits[0].windw_s: unknown key; did you mean 'window_s'?"),
+        ("{cost: 1e400}", "keys[0].limits[0].cost: number out of range"),
+        ("{tokens: 5}\n  - {tokens: 6}", "penstock.yaml:7: keys[0].limits[1]: the same tokens and window_s as limits[0]; keep one"),
+    ],
+)
+def test_limits_that_cannot_be_meant_are_refused(limit: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        settings.read(LIMITED % ("1.5", limit), {}, file="penstock.yaml")
+    assert message in str(caught.value)
+
+
+def test_limits_of_several_windows_and_kinds_are_read() -> None:
+    several = "{tokens: 5}\n  - {tokens: 60, window_s: 3600}\n  - {requests: 5}\n  - {cost: 0.5}"
+    assert len(settings.read(LIMITED % ("1.5", several), {}).keys[0].limits) == 4
+
+
+def test_a_budget_needs_prices() -> None:
+    with pytest.raises(ConfigError, match=r"keys\[0\].limits\[0\].cost: a limit of cost needs prices"):
+        settings.read((LIMITED % ("1", "{cost: 1}")).partition("\n")[2], {})

@@ -159,6 +159,37 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     knobs: dict[str, float]
 
 
+class WindowUse(msgspec.Struct, frozen=True, kw_only=True):
+    """One limit of a key, and how much of it is used. Costs are in the currency of `prices`."""
+
+    limit: str
+    """`requests`, `tokens`, `cost`."""
+    window_s: float
+    most: float
+    used: float
+    """Within the window, with what calls under way have reserved."""
+    reset_s: float
+    """Until nothing of it is used, if nothing more is."""
+
+
+class KeyUse(msgspec.Struct, frozen=True, kw_only=True):
+    """What a key has used since the gateway started."""
+
+    name: str
+    requests: int
+    prompt_tokens: int
+    cached_tokens: int
+    """Those of them that engines found in their caches."""
+    output_tokens: int
+    cost: float
+    running: int
+    """Requests under way; counted for keys with limits only."""
+    concurrency: int | None
+    refused: dict[str, int]
+    """Requests kept out, by limit."""
+    windows: tuple[WindowUse, ...]
+
+
 class Host(msgspec.Struct, frozen=True, kw_only=True):
     """What the process around the core tells of itself."""
 
@@ -168,3 +199,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     """Requests that were not well-formed HTTP, or too large or too slow, by error code."""
     journal: str = "off"
     """`off`, `on`, or `failed: ` and why."""
+    repeats: dict[str, int] = {}
+    """Calls with a known `Idempotency-Key`: `replayed`, `joined` while the first ran, `refused`."""
+    repeat_bytes: int = 0
+    """Memory of answers kept for them."""

@@ -24,7 +24,7 @@ from penstock.config import Class, Config, Listen, Node, Tls
 from penstock.core import Core
 from penstock.errors import ConfigError
 from penstock.events import Arrived, Cancelled, Event, Finished, FirstToken, NodeSeen, Progress
-from penstock.facts import Host, Request, Signals, Snapshot
+from penstock.facts import Host, KeyUse, Request, Signals, Snapshot, WindowUse
 from penstock.knobs import Knobs
 from penstock.metrics.catalog import CATALOG
 from penstock.metrics.ledger import Ledger
@@ -47,6 +47,14 @@ class Source:
 
     def host(self) -> Host:
         return Host(connections=3, http_refusals={"bad_host": 2}, journal="failed: disk full")
+
+    def key_use(self) -> tuple[KeyUse, ...]:
+        window = WindowUse(limit="tokens", window_s=60.0, most=1_000, used=250, reset_s=12.5)
+        desk = KeyUse(
+            name="desk", requests=4, prompt_tokens=36, cached_tokens=9, output_tokens=12, cost=0.5, running=1, concurrency=3,
+            refused={"tokens": 2}, windows=(window,),
+        )  # fmt: skip
+        return (desk,)
 
     def live_through(self, requests: int) -> None:
         events: list[Event] = [NodeSeen("a", Signals(running=1, waiting=0, kv_usage=0.25)), Progress("a", 50, 1.0)]
@@ -102,6 +110,17 @@ def test_state_shows_nodes_queues_classes_and_knobs() -> None:
     serve(source, ask)
 
 
+def test_keys_are_shown_with_what_they_used_and_have_left() -> None:
+    async def ask(running: server.AdminServer) -> None:
+        status, _, body = await get(running, "/admin/keys")
+        assert status == 200
+        [desk] = json.loads(body)["keys"]
+        assert (desk["name"], desk["requests"], desk["cost"], desk["refused"]) == ("desk", 4, 0.5, {"tokens": 2})
+        assert desk["windows"] == [{"limit": "tokens", "window_s": 60.0, "most": 1_000, "used": 250, "reset_s": 12.5}]
+
+    serve(Source(), ask)
+
+
 def test_metrics_page_holds_every_metric_and_promtool_accepts_it() -> None:
     source = Source()
     source.live_through(6)
@@ -121,6 +140,8 @@ def test_metrics_page_holds_every_metric_and_promtool_accepts_it() -> None:
     assert 'penstock_time_to_first_token_seconds_bucket{class="gold",le="+Inf"} 6.0' in text
     assert 'penstock_http_refusals_total{code="bad_host"} 2.0' in text
     assert "penstock_journal_failed 1.0" in text
+    assert 'penstock_key_tokens_total{key="desk",kind="cached"} 9.0' in text
+    assert 'penstock_key_limit_used_ratio{key="desk",limit="tokens",window_s="60"} 0.25' in text
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("promtool is missing; the page was not checked by it")
@@ -139,7 +160,7 @@ def test_openmetrics_is_served_to_those_who_prefer_it() -> None:
 
 def test_every_answer_carries_the_security_headers() -> None:
     async def ask(running: server.AdminServer) -> None:
-        for path, expected in (("/health", 200), ("/admin/state", 200), ("/nowhere", 404)):
+        for path, expected in (("/health", 200), ("/admin/state", 200), ("/admin/keys", 200), ("/nowhere", 404)):
             status, headers, _ = await get(running, path)
             assert status == expected
             assert headers["content-security-policy"].startswith("default-src 'self'")
@@ -177,7 +198,7 @@ def test_failure_inside_is_a_json_error_that_tells_nothing() -> None:
 def test_key_is_asked_for_everywhere_but_health() -> None:
     async def ask(running: server.AdminServer) -> None:
         for given in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "hunter2"}, {"Authorization": "Basic hunter2"}):
-            for path in ("/metrics", "/admin/state", "/nowhere"):
+            for path in ("/metrics", "/admin/state", "/admin/keys", "/nowhere"):
                 status, headers, body = await get(running, path, **given)
                 assert (status, headers["www-authenticate"]) == (401, "Bearer")
                 assert b"hunter2" not in body
@@ -192,7 +213,7 @@ def test_key_is_asked_for_everywhere_but_health() -> None:
 )
 def test_names_of_elsewhere_are_refused(host: str) -> None:
     async def ask(running: server.AdminServer) -> None:
-        for path in ("/metrics", "/admin/state", "/health"):
+        for path in ("/metrics", "/admin/state", "/admin/keys", "/health"):
             assert (await get(running, path, Host=host))[0] == 403
 
     serve(Source(), ask)

@@ -7,13 +7,14 @@ import re
 
 import pytest
 
-from penstock.config import Config, Node
+from penstock.config import Config, KeyLimit, Node
 from penstock.core import Core
+from penstock.core.account import FREE, Account
 from penstock.events import NodeSeen
 from penstock.facts import Host, NodeSnapshot, Signals
 from penstock.knobs import Knobs
 from penstock.metrics.catalog import CATALOG, Kind, Metric
-from penstock.metrics.families import GAUGES, Family, booked, process, seen
+from penstock.metrics.families import GAUGES, KEYS, Family, booked, process, seen, spent
 from penstock.metrics.ledger import Ledger
 
 
@@ -32,7 +33,12 @@ def families() -> list[Family]:
     config = Config(nodes=tuple(Node(name=name, url=f"http://{name}", models=("m",)) for name in ("a", "b")))
     core = Core(config, Knobs(), random.Random(1))
     core.handle(NodeSeen("a", Signals(running=3, waiting=1, kv_usage=0.5)), 1.0)
-    return [*process("1", 2.0, Host()), *booked(Ledger(config)), *seen(core.snapshot(2.0))]
+    accounts = [Account(f"key{index}", (KeyLimit(tokens=100),)) for index in range(KEYS + 2)]
+    for account in accounts:
+        account.reserve("m", FREE, 10, 10, 1.0)
+        account.reserve("m", FREE, 10, 100, 1.0)
+    spending = spent(account.use(2.0) for account in accounts)
+    return [*process("1", 2.0, Host()), *booked(Ledger(config)), *seen(core.snapshot(2.0)), *spending]
 
 
 def test_every_metric_is_written_once_and_there_are_more_than_twenty() -> None:
@@ -58,3 +64,12 @@ def test_what_a_node_does_not_say_is_left_out() -> None:
     assert shown["penstock_node_reported_kv_ratio"] == {("a",): 0.5}
     assert shown["penstock_node_state"][("b", "up")] == 1
     assert shown["penstock_node_state"][("b", "lost")] == 0
+
+
+def test_keys_beyond_the_bound_are_summed_up() -> None:
+    shown = {family.metric.name: dict(family.samples) for family in families()}
+    running = shown["penstock_key_running"]
+    assert len(running) == KEYS + 1
+    assert (running["key0",], running["other",]) == (1, 2)
+    assert shown["penstock_key_refusals_total"]["other", "tokens"] == 2
+    assert shown["penstock_key_limit_used_ratio"]["key0", "tokens", "60"] == 0.2

@@ -1,4 +1,4 @@
-"""The admin routes: /metrics, /admin/state, /health."""
+"""The admin routes: /metrics, /admin/state, /admin/keys, /health."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from penstock import __version__
 from penstock.admin.exposition import page
 from penstock.admin.guard import Guard, refusal
 from penstock.admin.source import Source
-from penstock.metrics.families import booked, process, seen
+from penstock.metrics.families import booked, process, seen, spent
 from penstock.metrics.histogram import Histogram
 from penstock.metrics.ledger import Ledger
 
@@ -33,7 +33,9 @@ class Admin:
     async def metrics(self, request: Request) -> Response:
         """Numbers are gathered between two events of the loop; writing them out is another thread's work."""
         source = self.source
-        numbers = chain(process(__version__, self._uptime_s(), source.host()), booked(source.ledger), seen(source.snapshot()))
+        numbers = chain(
+            process(__version__, self._uptime_s(), source.host()), booked(source.ledger), seen(source.snapshot()), spent(source.key_use())
+        )
         text, content_type = await run_in_threadpool(page, list(numbers), request.headers.get("accept", ""))
         return Response(text, headers={"content-type": content_type})
 
@@ -51,6 +53,12 @@ class Admin:
             "knobs": snapshot.knobs,
         }
         return Response(msgspec.json.encode(shown), media_type="application/json")
+
+    async def keys(self, request: Request) -> Response:
+        """What each key has used since the start, and of its limits."""
+        return Response(
+            msgspec.json.encode({"uptime_s": round(self._uptime_s(), 3), "keys": self.source.key_use()}), media_type="application/json"
+        )
 
     async def health(self, request: Request) -> Response:
         return Response(b'{"status":"ok"}', media_type="application/json")
@@ -81,7 +89,7 @@ def _quantiles(histogram: Histogram) -> dict[str, float]:
 async def _refused(request: Request, problem: Exception) -> Response:
     status = problem.status_code if isinstance(problem, HTTPException) else 500
     if status == 404:
-        return refusal(404, "not_found", "There are /metrics, /admin/state and /health here.")
+        return refusal(404, "not_found", "There are /metrics, /admin/state, /admin/keys and /health here.")
     if status == 405:
         return refusal(405, "method_not_allowed", "Use GET.")
     return refusal(status, "internal_error", "The admin side failed; its log says why.")
@@ -90,6 +98,7 @@ async def _refused(request: Request, problem: Exception) -> Response:
 def make(source: Source, key: str | None, hosts: frozenset[str]) -> ASGIApp:
     """The ASGI application. `key` None needs no key; no `hosts` accepts every Host."""
     admin = Admin(source)
-    routes = [Route("/metrics", admin.metrics), Route("/admin/state", admin.state), Route("/health", admin.health)]
+    pages = {"/metrics": admin.metrics, "/admin/state": admin.state, "/admin/keys": admin.keys, "/health": admin.health}
+    routes = [Route(path, page) for path, page in pages.items()]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _refused, Exception: _refused})
     return Guard(app, key=key, hosts=hosts, origins=source.config.admin.cors)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from penstock.config import Config
-from penstock.facts import Host, Snapshot
+from penstock.facts import Host, KeyUse, Snapshot
 from penstock.metrics.ledger import Ledger
 
 
@@ -19,3 +19,5 @@ class Source(Protocol):
     def snapshot(self) -> Snapshot: ...
 
     def host(self) -> Host: ...
+
+    def key_use(self) -> tuple[KeyUse, ...]: ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from itertools import count
 from typing import cast
 
@@ -11,11 +12,15 @@ import msgspec
 
 from penstock.config import Config
 from penstock.core import Core
+from penstock.core.account import Shortage
 from penstock.errors import CallError
 from penstock.facts import Route
+from penstock.gateway import limits
 from penstock.gateway.asked import Asked, Form
 from penstock.gateway.auth import Keyring, Tenant
+from penstock.gateway.claim import Claim
 from penstock.gateway.driver import Driver
+from penstock.gateway.idempotency import Ending, Name, Repeats
 from penstock.http1 import Exchange
 from penstock.wire import openai
 
@@ -36,7 +41,11 @@ NAMES_SHOWN = 8
 """Models that the error for an unknown one lists."""
 
 JSON = b"content-type: application/json\r\n"
-EXPOSED = b"x-request-id, x-penstock-request-id, x-penstock-node, x-penstock-queue-ms, retry-after, retry-after-ms, x-should-retry"
+EXPOSED = (
+    b"x-request-id, x-penstock-request-id, x-penstock-node, x-penstock-queue-ms, retry-after, retry-after-ms, x-should-retry, "
+    b"idempotent-replayed, x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, "
+    b"x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens"
+)
 _TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 _HEADER_NAMES = re.compile(r"[A-Za-z0-9-]{1,64}(, ?[A-Za-z0-9-]{1,64}){0,63}")
 
@@ -54,12 +63,14 @@ class Known(msgspec.Struct, frozen=True, gc=False):
 class App:
     """Called by the server with each request."""
 
-    __slots__ = ("_aliases", "_cors", "_form", "_ids", "_keys", "_limits", "_prefix", "core", "draining", "driver")
+    __slots__ = ("_aliases", "_cors", "_form", "_ids", "_keys", "_limits", "_prefix", "core", "draining", "driver", "repeats", "spending")
 
     def __init__(self, config: Config, keys: Keyring, core: Core, driver: Driver) -> None:
         self.core, self.driver = core, driver
         self.draining = False
         self._keys, self._limits, self._aliases = keys, config.limits, config.aliases
+        self.spending = limits.Limits(config, keys.tenants())
+        self.repeats = Repeats(config.idempotency, driver.calls)
         self._cors = frozenset(config.listen.cors)
         self._form = Form(config.classes)
         self._ids = count(1)
@@ -86,6 +97,7 @@ class App:
         if route is None or exchange.method != "POST":
             self._page(exchange, head)
             return
+        tenant: Tenant | None = None
         try:
             if origin is not None:
                 self._check_origin(origin)
@@ -94,22 +106,51 @@ class App:
                 raise CallError(401, "invalid_api_key", "No accepted API key was given. Send one as: Authorization: Bearer KEY")
             known = Known(self._keys.version, route, tenant, self._form.read(headers, tenant))
         except CallError as error:
-            self._turn_away(exchange, head, error)
+            self._turn_away(exchange, head if tenant is None else head + self._left(tenant), error)
             return
-        if origin is None and "x-request-id" not in headers:
+        key = headers.get("idempotency-key")
+        if origin is None and key is None and "x-request-id" not in headers:
             exchange.note = known
-        self._call(exchange, known, id, head)
+        self._call(exchange, known, id, head, None if key is None else (tenant.name, key))
 
-    def _call(self, exchange: Exchange, known: Known, id: int, head: bytes) -> None:
+    def _call(self, exchange: Exchange, known: Known, id: int, head: bytes, repeated: Name | None = None) -> None:
         route, tenant = known.route, known.tenant
+        digest = None
         try:
+            if repeated is not None:
+                digest = self.repeats.answer(exchange, route, repeated, head + self._left(tenant))
+                if digest is None:
+                    return
             ask = openai.read(route, exchange.body, self._limits, tenant.salt, self._aliases, self._form.metadata)
             if not self.core.serves(ask.model):
                 raise CallError(404, "model_not_found", self._unknown(ask.asked_model), field="model")
         except CallError as error:
-            self._turn_away(exchange, head, error)
+            self._turn_away(exchange, head + self._left(tenant), error)
             return
-        self.driver.arrive(exchange, route, ask, tenant, id, head, known.asked)
+        claim: Claim | Shortage | None
+        limited = self.spending.limited.get(tenant.name)
+        if limited is None:
+            claim = self.spending.purse(tenant.name)
+        else:
+            claim = limited.claim(route, ask)
+            if isinstance(claim, Shortage):
+                self._keep_out(exchange, head + self._left(tenant), claim)
+                return
+            head += limited.lines(claim.held.at)
+        if repeated is not None and digest is not None:
+            exchange = shared = self.repeats.share(exchange, repeated, digest, id, head)
+            claim = Ending(self.repeats, shared, claim)
+        self.driver.arrive(exchange, route, ask, tenant, id, head, known.asked, claim)
+
+    def _left(self, tenant: Tenant) -> bytes:
+        """Header lines that say what a key with limits has left."""
+        limited = self.spending.limited.get(tenant.name)
+        return b"" if limited is None else limited.lines(time.monotonic())
+
+    def _keep_out(self, exchange: Exchange, head: bytes, shortage: Shortage) -> None:
+        self.driver.ledger.turn_away(limits.CODES[shortage.kind])
+        lines, body = limits.refusal(shortage, self.spending.jittered(shortage.wait_s))
+        exchange.respond(429, lines + head, body)
 
     def _turn_away(self, exchange: Exchange, head: bytes, error: CallError) -> None:
         self.driver.ledger.turn_away(error.code)
@@ -171,6 +212,8 @@ class App:
     def _refuse(self, exchange: Exchange, head: bytes, error: CallError) -> None:
         if error.status == 401:
             head += b"www-authenticate: Bearer\r\n"
+        elif error.status == 409:
+            head += b"retry-after: 1\r\n"
         exchange.respond(error.status, JSON + head, openai.error(error.status, error.code, error.message, error.field))
 
     # --- browsers

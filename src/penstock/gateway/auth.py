@@ -62,6 +62,10 @@ class Keyring:
         self.open = False
         self.version += 1
 
+    def tenants(self) -> set[str]:
+        """Names of all that keys stand for."""
+        return {tenant.name for _, tenant in self._table.values() if tenant is not None}
+
     def tenant(self, authorization: str | None) -> Tenant | None:
         """The tenant of a `Bearer` header; None when no key fits."""
         if self.open:

@@ -26,6 +26,7 @@ from penstock.wire import openai, sse
 
 if TYPE_CHECKING:
     from penstock.events import Reject
+    from penstock.gateway.claim import Claim
     from penstock.gateway.driver import Driver
     from penstock.gateway.node import Node
 
@@ -56,6 +57,8 @@ class Call(msgspec.Struct, eq=False):
     head: bytes
     """Header lines that every form of the answer carries."""
     arrived: float
+    claim: Claim | None = None
+    """Told, once, how the call ended."""
     fed: float = 0.0
     """When the hold last sent a sign of life."""
     node: Node | None = None

@@ -12,6 +12,8 @@ from penstock.config import Config, Listen
 from penstock.errors import ConfigError
 from penstock.gateway import auth, matrix
 
+LONGEST_WINDOW_S = 366 * 86_400.0
+
 
 def check(config: Config, environ: Mapping[str, str]) -> None:
     """Raise ConfigError, with the key path, at the first thing that cannot work."""
@@ -20,6 +22,7 @@ def check(config: Config, environ: Mapping[str, str]) -> None:
     _check_listeners(config, environ)
     _unique((key.sha256 for key in config.keys), "keys", "sha256")
     _unique((key.env for key in config.keys), "keys", "env")
+    _check_limits(config)
     _check_nodes(config, environ)
     _check_names(config)
     matrix.check(config)
@@ -72,6 +75,27 @@ def _check_tls(listen: Listen, key: str) -> None:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(listen.tls.cert, listen.tls.key)
     except ssl.SSLError as error:
         raise ConfigError(f"certificate and key do not work together: {error.reason or error}", key=f"{key}.tls") from None
+
+
+# --- limits of keys --------------------------------------------------------------------------------------------------
+
+
+def _check_limits(config: Config) -> None:
+    for at, key in enumerate(config.keys):
+        seen: dict[tuple[str, float], int] = {}
+        for index, limit in enumerate(key.limits):
+            place = f"keys[{at}].limits[{index}]"
+            kinds = [kind for kind in ("requests", "tokens", "cost") if getattr(limit, kind) is not None]
+            if len(kinds) != 1:
+                raise ConfigError("needs exactly one of requests, tokens, cost", key=place)
+            kind = kinds[0]
+            if limit.window_s > LONGEST_WINDOW_S:
+                raise ConfigError(f"expected at most {LONGEST_WINDOW_S:g} seconds (a year)", key=f"{place}.window_s")
+            if kind == "cost" and not config.prices:
+                raise ConfigError("a limit of cost needs prices; set prices, or limit tokens", key=f"{place}.cost")
+            if (kind, limit.window_s) in seen:
+                raise ConfigError(f"the same {kind} and window_s as limits[{seen[kind, limit.window_s]}]; keep one", key=place)
+            seen[kind, limit.window_s] = index
 
 
 # --- nodes, pools, models --------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from penstock.facts import Failure, Route
 from penstock.gateway.asked import NOTHING, Asked, request
 from penstock.gateway.auth import Tenant
 from penstock.gateway.call import Call
+from penstock.gateway.claim import Claim
 from penstock.gateway.journal import Journal
 from penstock.gateway.node import Node
 from penstock.http1 import Exchange
@@ -50,17 +51,25 @@ class Driver:
     # --- what callers do
 
     def arrive(
-        self, exchange: Exchange, route: Route, ask: openai.Call, tenant: Tenant, id: int, head: bytes, asked: Asked = NOTHING
+        self,
+        exchange: Exchange,
+        route: Route,
+        ask: openai.Call,
+        tenant: Tenant,
+        id: int,
+        head: bytes,
+        asked: Asked = NOTHING,
+        claim: Claim | None = None,
     ) -> None:
         """A call has been read and authorised; `id` is its own, `head` the header lines of any answer to it."""
-        call = self.calls[id] = Call(self, exchange, route, ask, id, head, time.monotonic())
+        call = self.calls[id] = Call(self, exchange, route, ask, id, head, time.monotonic(), claim)
         exchange.on_cancel = call.left
         self.handle(Arrived(request(id, route, ask, tenant, asked)))
 
     def cancelled(self, call: Call) -> None:
         """The caller left: its engine is told within this callback."""
         call.stop()
-        self._drop(call)
+        self._drop(call, None)
         self.handle(Cancelled(call.id))
 
     # --- what engines do
@@ -71,7 +80,7 @@ class Driver:
         self.handle(FirstToken(call.id))
 
     def finished(self, call: Call, event: Finished) -> None:
-        self._drop(call)
+        self._drop(call, event)
         self.handle(event)
 
     def failed(self, call: Call, failure: Failure) -> None:
@@ -111,7 +120,7 @@ class Driver:
             if type(action) is Forward:
                 call.send(self.nodes[action.node], now)
             elif type(action) is Reject:
-                self._drop(call)
+                self._drop(call, action)
                 call.refuse(action)
 
     def _arm(self, deadline: float) -> None:
@@ -152,8 +161,11 @@ class Driver:
             node.stream_s += now - max(call.first, self._reported)
             call.counted = tokens
 
-    def _drop(self, call: Call) -> None:
+    def _drop(self, call: Call, event: Finished | Reject | None) -> None:
+        """The call ends: with an answer, with a refusal, or because its caller left."""
         del self.calls[call.id]
+        if call.claim is not None:
+            call.claim.end(call, event)
         if call.first >= 0:
             self._settle(call, time.monotonic())
         call.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 from penstock.config import Config
 from penstock.core import Core
 from penstock.errors import ConfigError
-from penstock.facts import Host, Profile, Snapshot
+from penstock.facts import Host, KeyUse, Profile, Snapshot
 from penstock.gateway import auth
 from penstock.gateway.app import App
 from penstock.gateway.driver import Driver
@@ -74,7 +74,17 @@ class Gateway:
     def host(self) -> Host:
         """What the admin side shows of the process."""
         journal = "off" if self.journal is None else f"failed: {self.journal.failed}" if self.journal.failed else "on"
-        return Host(connections=self.server.connections, http_refusals=dict(self.server.refusals), journal=journal)
+        return Host(
+            connections=self.server.connections,
+            http_refusals=dict(self.server.refusals),
+            journal=journal,
+            repeats=dict(self.app.repeats.counts),
+            repeat_bytes=self.app.repeats.bytes,
+        )
+
+    def key_use(self) -> tuple[KeyUse, ...]:
+        """What the admin side shows of keys: names and numbers, nothing that could be used as one."""
+        return self.app.spending.use()
 
     @property
     def url(self) -> str:

@@ -1,7 +1,7 @@
 """Every metric there is. Names are final: dashboards and alerts stand on them.
 
 Times are seconds and sizes tokens. Labels are bounded: classes and nodes come from the configuration, tenants are the first
-`ledger.TENANTS` seen and `other`, all else is an enum of ours.
+`ledger.TENANTS` seen and `other`, keys the first `families.KEYS` configured and `other`, all else is an enum of ours.
 """
 
 from __future__ import annotations
@@ -65,6 +65,13 @@ CATALOG: dict[str, Metric] = {
         Metric("penstock_output_tokens_total", _COUNTER, "Output tokens of successful answers.", ("class",)),
         Metric("penstock_tenant_requests_total", _COUNTER, "Requests that came in, by tenant.", ("tenant",)),
         Metric("penstock_tenant_tokens_total", _COUNTER, "Prompt and output tokens of successful answers, by tenant.", ("tenant",)),
+        # Keys
+        Metric("penstock_key_requests_total", _COUNTER, "Requests that a key was served, or is charged with.", ("key",)),
+        Metric("penstock_key_tokens_total", _COUNTER, "Tokens a key has used; cached ones are prompt tokens too.", ("key", "kind")),
+        Metric("penstock_key_spend_total", _COUNTER, "What a key's tokens cost by `prices`.", ("key",)),
+        Metric("penstock_key_refusals_total", _COUNTER, "Requests kept out by a key's limits, by limit.", ("key", "limit")),
+        Metric("penstock_key_running", _GAUGE, "Requests under way of a key with limits.", ("key",)),
+        Metric("penstock_key_limit_used_ratio", _GAUGE, "Share of a key's limit that is used.", ("key", "limit", "window_s")),
         # Nodes, as events tell
         Metric("penstock_forwards_total", _COUNTER, "Requests sent to a node.", ("node",)),
         Metric("penstock_retries_total", _COUNTER, "Those of them that another node had failed before.", ("node",)),
@@ -98,6 +105,8 @@ CATALOG: dict[str, Metric] = {
         Metric("penstock_uptime_seconds", _GAUGE, "Time since the gateway started."),
         Metric("penstock_connections", _GAUGE, "Callers' connections that are open."),
         Metric("penstock_http_refusals_total", _COUNTER, "Requests refused as HTTP: malformed, too large or too slow.", ("code",)),
+        Metric("penstock_repeats_total", _COUNTER, "Calls with a known Idempotency-Key, by what became of them.", ("how",)),
+        Metric("penstock_repeat_answers_bytes", _GAUGE, "Memory of answers kept for repeats."),
         Metric("penstock_journal_failed", _GAUGE, "1 once the journal could no longer be written."),
     )
 }

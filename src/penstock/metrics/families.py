@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
-from penstock.facts import Host, NodeSnapshot, Snapshot
+from penstock.facts import Host, KeyUse, NodeSnapshot, Snapshot
 from penstock.metrics.catalog import CATALOG, Metric
 from penstock.metrics.histogram import Histogram
 from penstock.metrics.ledger import Ledger
@@ -86,6 +86,39 @@ def seen(snapshot: Snapshot) -> Iterator[Family]:
     yield _by("penstock_knob", snapshot.knobs)
 
 
+KEYS = 256
+"""Keys shown apart, in the order of the configuration."""
+OTHER = "other"
+
+
+def spent(keys: Iterable[KeyUse]) -> Iterator[Family]:
+    """Of each key; those beyond `KEYS` are summed up."""
+    shown = [(key.name if index < KEYS else OTHER, key) for index, key in enumerate(keys)]
+    yield _summed("penstock_key_requests_total", (((name,), key.requests) for name, key in shown))
+    yield _summed("penstock_key_spend_total", (((name,), key.cost) for name, key in shown))
+    yield _summed("penstock_key_running", (((name,), key.running) for name, key in shown))
+    kinds = ("prompt", "cached", "output")
+    tokens = (((name, kind), count) for name, key in shown for kind, count in zip(kinds, _tokens(key), strict=True))
+    yield _summed("penstock_key_tokens_total", tokens)
+    yield _summed("penstock_key_refusals_total", (((name, kind), n) for name, key in shown for kind, n in key.refused.items()))
+    ratios = [
+        ((key.name, window.limit, f"{window.window_s:g}"), window.used / window.most) for _, key in shown[:KEYS] for window in key.windows
+    ]
+    yield _family("penstock_key_limit_used_ratio", ratios)
+
+
+def _tokens(key: KeyUse) -> tuple[int, int, int]:
+    return key.prompt_tokens, key.cached_tokens, key.output_tokens
+
+
+def _summed(name: str, samples: Iterable[tuple[tuple[str, ...], float]]) -> Family:
+    """Samples with the same labels added up."""
+    sums: dict[tuple[str, ...], float] = {}
+    for labels, value in samples:
+        sums[labels] = sums.get(labels, 0) + value
+    return _family(name, sums.items())
+
+
 GAUGES = {
     "penstock_node_running": "running",
     "penstock_node_prefilling": "prefilling",
@@ -108,6 +141,8 @@ def process(version: str, uptime_s: float, host: Host) -> Iterator[Family]:
     yield _one("penstock_uptime_seconds", uptime_s)
     yield _one("penstock_connections", host.connections)
     yield _by("penstock_http_refusals_total", host.http_refusals)
+    yield _by("penstock_repeats_total", host.repeats)
+    yield _one("penstock_repeat_answers_bytes", host.repeat_bytes)
     yield _one("penstock_journal_failed", int(host.journal.startswith("failed")))
 
 

@@ -48,6 +48,8 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     """What to send on: the object that came in, unless a rewrite was needed."""
     metadata: dict[str, str] = {}
     """Those fields of `metadata` that were asked for, as text."""
+    choices: int = 1
+    """Answers that are computed: `n`, or `best_of`."""
 
 
 Fields = Chat | Completion | Embedding
@@ -89,7 +91,8 @@ def read(route: str, body: bytes, limits: Limits, salt: int, aliases: Mapping[st
     tools = fields.tools or fields.functions
     max_tokens = fields.max_completion_tokens or fields.max_tokens or 0
     size = tokens(text, len(tools))
-    return Call(model, asked, stream, usage_asked, max_tokens, size, blocks(text, model, tools, salt), body, found)
+    choices = max(fields.n or 1, fields.best_of or 1)
+    return Call(model, asked, stream, usage_asked, max_tokens, size, blocks(text, model, tools, salt), body, found, choices)
 
 
 def error(status: int, code: str, message: str, field: str | None = None, **extra: object) -> bytes:
