@@ -93,7 +93,7 @@ def simulate(
 
 
 def configured(file: Path) -> Config:
-    """The file's configuration. Keys and certificates that it names need not be at hand: nothing is served."""
+    """The file's configuration, checked as `penstock check` does."""
     from penstock.gateway import settings
 
     return settings.load(file)

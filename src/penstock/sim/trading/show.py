@@ -27,6 +27,9 @@ def report(scenario: str, scale: float, results: Sequence[dict[str, Any]], figur
         console.print(f"{run}: {RUNS[run].about}; {fleet}")
     if scale != 1.0:
         console.print(f"at scale {scale:g}: rates are shown for the whole exchange; the figures to quote are those of scale 1")
+    if len({result["run"] for result in results}) == 1 and not figures:
+        console.print(parts(results))
+        return
     console.print(ways(results))
     for result in results:
         console.print(f"\n[bold]{result['run']}, {result['way']}[/bold], by class")
@@ -66,6 +69,25 @@ def ways(results: Sequence[dict[str, Any]]) -> Table:
             percent(whole["refused"] / whole["requests"]),
             percent(whole["goodput"]),
             percent(whole["prefix_hit"]),
+        )
+    return table
+
+
+def parts(results: Sequence[dict[str, Any]]) -> Table:
+    """One row a way, over one run: what each part brings."""
+    table = columns("ablation", "served/s", "p99 of all", "refused", "in time", "cached", "class by class in time")
+    table.add_column("", overflow="fold")
+    for result in results:
+        whole = result["whole"]
+        table.add_row(
+            result["way"],
+            f"{result['window']['served_per_s']:,.0f}",
+            seconds(whole["whole_s"]["p99"]),
+            percent(whole["refused"] / whole["requests"]),
+            percent(whole["goodput"]),
+            percent(whole["prefix_hit"]),
+            " ".join(f"{row['goodput']:.0%}" for row in whole["by_class"]),
+            result["about"],
         )
     return table
 
