@@ -59,7 +59,9 @@ def simulate(
         typer.Option(help="configuration whose classes, policy, knobs, keys and aliases are simulated", metavar="FILE"),
     ] = None,
     scale: Annotated[float, typer.Option(help="of the scenarios trading and collapse: this share of nodes and load", metavar="X")] = 1.0,
-    ablate: Annotated[bool, typer.Option("--ablate", help="scenario trading with one part of the scheduler taken away at a time")] = False,
+    ablate: Annotated[
+        bool, typer.Option("--ablate", help="scenario trading: ramp and overload with one part of the scheduler taken away at a time")
+    ] = False,
     faults: Annotated[
         Path | None,
         typer.Option(help="YAML or JSON list of {at_s, node, do: kill|restart|slow|mute|unmute, factor, for_s}", metavar="FILE"),

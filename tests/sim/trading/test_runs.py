@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from msgspec.structs import replace
 
 from penstock.config import Class, Config
 from penstock.gateway import settings
-from penstock.sim.trading import collapse, place, runs, verdict
+from penstock.sim.trading import collapse, place, runs, show, verdict
 from penstock.sim.trading.ablation import ablations, loosest
 from penstock.sim.trading.curve import Bell, Crowd
 from penstock.sim.trading.verdict import Figure
@@ -80,6 +81,24 @@ def test_windows_tell_rates_of_the_whole_exchange(overload: dict[str, dict[str, 
     window = overload["before"]["window"]
     assert window["offered_per_s"] == pytest.approx(56_000, rel=0.1)
     assert 0.0 < window["busy"] <= 1.0
+
+
+def test_runs_and_figures_are_told_in_tables(overload: dict[str, dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
+    met = Figure(run="overload", way="after", what="p99", unit="s", measured=0.3, most=0.45)
+    missed = Figure(run="overload", way="before", what="served", unit="/s", measured=7_000.0, least=8_000.0)
+    show.report("trading", SCALE, list(overload.values()), [met, missed], 1.0)
+    told = capsys.readouterr().out
+    assert "the figures to quote are those of scale 1" in told
+    assert re.search(r"overload, after: p99 +at most 450 ms +300 ms +pass", told)
+    assert re.search(r"overload, before: served +at least 8,000/s +7,000/s +FAIL", told)
+    assert told.count("block-trade") == 2
+
+
+def test_an_ablation_is_told_as_one_row_a_part(overload: dict[str, dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
+    show.report("trading", 1.0, list(overload.values()), [], 1.0)
+    told = capsys.readouterr().out
+    assert "figures" not in told
+    assert re.search(r"\n after .*%.* Penstock", told) and re.search(r"\n before ", told)
 
 
 def test_one_part_at_a_time_is_taken_away(config: Config) -> None:

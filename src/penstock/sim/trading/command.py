@@ -21,6 +21,8 @@ SCENARIOS = {
     "collapse": "the exchange on fewer nodes past what round robin holds: seconds and errors before, and their absence after",
 }
 SCALE_LEAST = 0.02
+ABLATED = ("ramp", "overload")
+"""What prefixes and hashing bring shows at saturation, what classes and admission bring beyond it."""
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +66,8 @@ def run(ask: Ask) -> None:
 def played(ask: Ask, watch: runs.Watch | None) -> tuple[list[dict[str, Any]], list[verdict.Figure]]:
     config, scale, seed = ask.config, ask.scale, ask.seed
     if ask.ablate:
-        return runs.play(place.RUNS["ramp"], ablations(config, scale), scale, seed, watch), []
+        ways = ablations(config, scale)
+        return [result for name in ABLATED for result in runs.play(place.RUNS[name], ways, scale, seed, watch)], []
     ways = [runs.before(config, scale), runs.after(config, scale)]
     if ask.scenario == "collapse":
         results = runs.play(collapse.RUN, ways, scale, seed, watch, collapse.CALM)

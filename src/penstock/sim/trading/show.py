@@ -27,8 +27,10 @@ def report(scenario: str, scale: float, results: Sequence[dict[str, Any]], figur
         console.print(f"{run}: {RUNS[run].about}; {fleet}")
     if scale != 1.0:
         console.print(f"at scale {scale:g}: rates are shown for the whole exchange; the figures to quote are those of scale 1")
-    if len({result["run"] for result in results}) == 1 and not figures:
-        console.print(parts(results))
+    if not figures:
+        for run in {result["run"]: None for result in results}:
+            console.print(f"\n[bold]{run}[/bold]")
+            console.print(parts([result for result in results if result["run"] == run]))
         return
     console.print(ways(results))
     for result in results:
@@ -75,7 +77,7 @@ def ways(results: Sequence[dict[str, Any]]) -> Table:
 
 def parts(results: Sequence[dict[str, Any]]) -> Table:
     """One row a way, over one run: what each part brings."""
-    table = columns("ablation", "served/s", "p99 of all", "refused", "in time", "cached", "class by class in time")
+    table = columns("way", "served/s", "p99 of all", "refused", "in time", "cached", "class by class in time")
     table.add_column("", overflow="fold")
     for result in results:
         whole = result["whole"]
