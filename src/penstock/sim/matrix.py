@@ -1,6 +1,6 @@
 """Results by task class, by the rules of the configuration, whoever scheduled the requests.
 
-- requests, completed; refused: at once or from the queue; other: failed, or the caller hung up.
+- requests, admitted, completed; refused: at once or from the queue; other: admitted, but failed or left by the caller.
 - goodput: share of the class's requests whose answer kept what the class promises.
 - work: the class's share of the tokens that nodes computed for completed requests (prompt tokens not cached, and output tokens).
 """
@@ -49,6 +49,7 @@ def row(group: Group, good: set[int], whole: int) -> dict[str, Any]:
         "class": group.name,
         "priority": group.priority,
         "requests": len(trips),
+        "admitted": len(trips) - refused,
         "completed": len(done),
         "refused": refused,
         "other": len(trips) - len(done) - refused,
