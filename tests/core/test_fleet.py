@@ -180,6 +180,14 @@ def test_node_with_time_for_every_promise_is_not_paced(made: Node) -> None:
     assert made.share == 1.0 and made.free_at == pytest.approx(flight.own_s)
 
 
+def test_node_without_a_promised_time_between_tokens_is_never_paced() -> None:
+    made = node()
+    made.token_s = made.steps.token_s / 4
+    for second in range(1, 5):
+        made.progress(2_000, 10.0, float(second))
+    assert made.share == 1.0
+
+
 def test_node_whose_streams_were_not_seen_of_late_is_not_paced() -> None:
     made = paced()
     given(made, now=STALE_S - 0.1)
