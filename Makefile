@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help run install test check bench lock clean
+.PHONY: help run install test check bench chaos lock clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -25,6 +25,9 @@ check: $(VENV)/.all  ## style, types, import law
 
 bench: $(VENV)/.all  ## startup, decisions, simulator, cost beside nginx and sglang-router, live overload
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+chaos: $(VENV)/.all  ## kill the gateway 50 times with tickets in flight: each must end exactly once
+	@PYTHONPATH=src:. $(BIN)/python -m tests.chaos $(ARGS)
 
 lock: $(VENV)/.all  ## write requirements.lock from what .venv holds
 	@scripts/lock

@@ -32,7 +32,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=os.environ | {"PYTHONPATH": str(SOURCES)} | (env or {}),
+                env=os.environ | {"PYTHONPATH": str(SOURCES), "XDG_STATE_HOME": str(log.parent.absolute())} | (env or {}),
                 start_new_session=True,
             )
 

@@ -1,8 +1,9 @@
-"""What every test sees: one hypothesis profile, traces in `PENSTOCK_DATA`."""
+"""What every test sees: one hypothesis profile, traces in `PENSTOCK_DATA`, a state folder of its own."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,14 @@ settings.register_profile("penstock", deadline=None, max_examples=60, derandomiz
 settings.load_profile("penstock")
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Gateways on a port of their own keep tickets by address: not in the folder of who runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
 
 
 @pytest.fixture(scope="session")

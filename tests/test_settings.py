@@ -180,6 +180,12 @@ def test_the_environment_may_open_a_listener_to_others() -> None:
     assert settings.read("listen: 0.0.0.0:80", {"PENSTOCK_KEYS": "desk:secret"}).listen.host == "0.0.0.0"
 
 
+def test_a_store_of_tickets_is_found_beside_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "penstock.yaml"
+    file.write_text("tickets: {path: state/tickets.sqlite}")
+    assert settings.load(file).tickets.path == str(tmp_path / "state" / "tickets.sqlite")
+
+
 def test_certificates_are_found_beside_the_file_and_must_match(tmp_path: Path) -> None:
     for name in ("one", "two"):
         make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=localhost"]

@@ -93,6 +93,8 @@ async def get(running: server.AdminServer, path: str, method: str = "GET", **hea
 def test_state_shows_nodes_queues_classes_and_knobs() -> None:
     source = Source()
     source.live_through(6)
+    jobs = source.ledger.jobs
+    jobs.queued, jobs.running, jobs.retries, jobs.ended["failed"] = 4, 2, 3, 7
 
     async def ask(running: server.AdminServer) -> None:
         status, headers, body = await get(running, "/admin/state")
@@ -105,6 +107,12 @@ def test_state_shows_nodes_queues_classes_and_knobs() -> None:
         assert state["knobs"]["queue_max"] == 5_000
         assert state["uptime_s"] >= 0
         assert (state["connections"], state["http_refusals"], state["journal"]) == (3, {"bad_host": 2}, "failed: disk full")
+        assert state["tickets"] == {
+            "queued": 4,
+            "running": 2,
+            "ended": {"completed": 0, "failed": 7, "cancelled": 0, "expired": 0},
+            "retries": 3,
+        }
         assert state["version"]
 
     serve(source, ask)

@@ -166,7 +166,10 @@ def test_what_keeps_it_from_starting_is_one_line_and_exit_code_2(tmp_path: Path)
         bad.write_text("nodes:\n  - {name: n0, url: 'ftp://127.0.0.1'}\n")
         reachable = tmp_path / "reachable.yaml"
         reachable.write_text("listen: {host: 0.0.0.0, port: 0}\nadmin: 0\nnodes: ['http://127.0.0.1:1']\n")
+        kept = tmp_path / "kept.yaml"
+        kept.write_text(f"listen: 0\nadmin: 0\nnodes: ['http://127.0.0.1:1']\ntickets: {{path: {blocked}/tickets.sqlite}}\n")
         for arguments, said in (
+            (("--config", kept), f"tickets.path: cannot keep tickets in {blocked}/tickets.sqlite: "),
             (("--config", config, "--port", port), f"listen.port: cannot listen on 127.0.0.1:{port}"),
             (("--config", config, "--admin-port", port), f"admin.port: cannot listen on 127.0.0.1:{port}"),
             (("--config", config, "--journal", blocked), "--journal: cannot write a journal"),

@@ -18,6 +18,7 @@ from penstock import __version__
 from penstock.admin.exposition import page
 from penstock.admin.guard import Guard, refusal
 from penstock.admin.source import Source
+from penstock.metrics.books import JobBook
 from penstock.metrics.families import booked, process, seen, spent
 from penstock.metrics.histogram import Histogram
 from penstock.metrics.ledger import Ledger
@@ -50,6 +51,7 @@ class Admin:
             "nodes": snapshot.nodes,
             "queues": snapshot.lanes,
             "classes": classes(self.source.ledger),
+            "tickets": tickets(self.source.ledger.jobs),
             "knobs": snapshot.knobs,
         }
         return Response(msgspec.json.encode(shown), media_type="application/json")
@@ -79,6 +81,11 @@ def classes(ledger: Ledger) -> dict[str, object]:
         }
         for name, book in ledger.classes.items()
     }
+
+
+def tickets(book: JobBook) -> dict[str, object]:
+    """Durable jobs: how many are where now, and how many ended since the start."""
+    return {"queued": book.queued, "running": book.running, "ended": book.ended, "retries": book.retries}
 
 
 def _quantiles(histogram: Histogram) -> dict[str, float]:

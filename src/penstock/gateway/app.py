@@ -6,7 +6,7 @@ import os
 import re
 import time
 from itertools import count
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
@@ -21,8 +21,12 @@ from penstock.gateway.auth import Keyring, Tenant
 from penstock.gateway.claim import Claim
 from penstock.gateway.driver import Driver
 from penstock.gateway.idempotency import Ending, Name, Repeats
+from penstock.gateway.prefer import wants_ticket
 from penstock.http1 import Exchange
 from penstock.wire import openai
+
+if TYPE_CHECKING:
+    from penstock.gateway.jobs import Jobs
 
 CALLS = {
     "/v1/chat/completions": Route.CHAT,
@@ -40,11 +44,15 @@ PAGES = {"/v1/models": "_models", "/models": "_models", "/health": "_health", "/
 NAMES_SHOWN = 8
 """Models that the error for an unknown one lists."""
 
+RETRY_S = 5
+"""When to come back, where nothing better is known."""
+
 JSON = b"content-type: application/json\r\n"
 EXPOSED = (
     b"x-request-id, x-penstock-request-id, x-penstock-node, x-penstock-queue-ms, retry-after, retry-after-ms, x-should-retry, "
     b"idempotent-replayed, x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, "
-    b"x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens"
+    b"x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens, "
+    b"location, preference-applied"
 )
 _TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 _HEADER_NAMES = re.compile(r"[A-Za-z0-9-]{1,64}(, ?[A-Za-z0-9-]{1,64}){0,63}")
@@ -63,11 +71,27 @@ class Known(msgspec.Struct, frozen=True, gc=False):
 class App:
     """Called by the server with each request."""
 
-    __slots__ = ("_aliases", "_cors", "_form", "_ids", "_keys", "_limits", "_prefix", "core", "draining", "driver", "repeats", "spending")
+    __slots__ = (
+        "_aliases",
+        "_cors",
+        "_form",
+        "_ids",
+        "_keys",
+        "_limits",
+        "_prefix",
+        "core",
+        "draining",
+        "driver",
+        "jobs",
+        "repeats",
+        "spending",
+    )
 
     def __init__(self, config: Config, keys: Keyring, core: Core, driver: Driver) -> None:
         self.core, self.driver = core, driver
         self.draining = False
+        self.jobs: Jobs | None = None
+        """Durable jobs, where there is a store."""
         self._keys, self._limits, self._aliases = keys, config.limits, config.aliases
         self.spending = limits.Limits(config, keys.tenants())
         self.repeats = Repeats(config.idempotency, driver.calls)
@@ -109,11 +133,16 @@ class App:
             self._turn_away(exchange, head if tenant is None else head + self._left(tenant), error)
             return
         key = headers.get("idempotency-key")
+        repeated = None if key is None else (tenant.name, key)
+        prefer = headers.get("prefer")
+        if prefer is not None and self.jobs is not None and wants_ticket(prefer):
+            self._call(exchange, known, id, head, repeated, self.jobs)
+            return
         if origin is None and key is None and "x-request-id" not in headers:
             exchange.note = known
-        self._call(exchange, known, id, head, None if key is None else (tenant.name, key))
+        self._call(exchange, known, id, head, repeated)
 
-    def _call(self, exchange: Exchange, known: Known, id: int, head: bytes, repeated: Name | None = None) -> None:
+    def _call(self, exchange: Exchange, known: Known, id: int, head: bytes, repeated: Name | None = None, jobs: Jobs | None = None) -> None:
         route, tenant = known.route, known.tenant
         digest = None
         try:
@@ -124,8 +153,15 @@ class App:
             ask = openai.read(route, exchange.body, self._limits, tenant.salt, self._aliases, self._form.metadata)
             if not self.core.serves(ask.model):
                 raise CallError(404, "model_not_found", self._unknown(ask.asked_model), field="model")
+            if jobs is not None:
+                jobs.tickets.check_room(1)
         except CallError as error:
             self._turn_away(exchange, head + self._left(tenant), error)
+            return
+        if jobs is not None:
+            # Its key's limits are reserved when it runs.
+            shared = None if repeated is None or digest is None else self.repeats.share(exchange, repeated, digest, id, head)
+            jobs.accept(exchange if shared is None else shared, route, ask, tenant, known.asked, head, shared)
             return
         claim: Claim | Shortage | None
         limited = self.spending.limited.get(tenant.name)
@@ -154,11 +190,31 @@ class App:
 
     def _turn_away(self, exchange: Exchange, head: bytes, error: CallError) -> None:
         self.driver.ledger.turn_away(error.code)
-        self._refuse(exchange, head, error)
+        self.refuse(exchange, head, error)
 
     def stamp(self) -> bytes:
         """Header lines for answers that the server makes itself."""
         return self._head(next(self._ids), None)
+
+    def next_id(self) -> int:
+        return next(self._ids)
+
+    def admit(self, exchange: Exchange) -> Tenant:
+        """The tenant that asks for a page which needs a key. Raises CallError."""
+        origin = exchange.headers.get("origin")
+        if origin is not None:
+            self._check_origin(origin)
+        tenant = self._keys.tenant(exchange.headers.get("authorization"))
+        if tenant is None:
+            raise CallError(401, "invalid_api_key", "No accepted API key was given. Send one as: Authorization: Bearer KEY")
+        return tenant
+
+    def asked(self, exchange: Exchange, tenant: Tenant) -> Asked:
+        """What the head of a call asked for. Raises CallError."""
+        return self._form.read(exchange.headers, tenant)
+
+    def knows(self, authorization: str | None) -> bool:
+        return self._keys.tenant(authorization) is not None
 
     def _head(self, id: int, asked: str | None) -> bytes:
         own = b"%b%x" % (self._prefix, id)
@@ -170,20 +226,22 @@ class App:
     def _page(self, exchange: Exchange, head: bytes) -> None:
         page = PAGES.get(exchange.path)
         if page is None and exchange.path not in CALLS:
-            self._refuse(exchange, head, CallError(404, "not_found", f"There is no {exchange.path[:80]!r} here."))
+            if self.jobs is not None and self.jobs.page(exchange, head):
+                return
+            self.refuse(exchange, head, CallError(404, "not_found", f"There is no {exchange.path[:80]!r} here."))
             return
         allowed = "POST" if page is None else "GET, HEAD"
         if exchange.method == "OPTIONS":
-            self._preflight(exchange, head, allowed)
+            self.preflight(exchange, head, allowed)
         elif page is None or exchange.method not in ("GET", "HEAD"):
             head += b"allow: %b, OPTIONS\r\n" % allowed.encode()
-            self._refuse(exchange, head, CallError(405, "method_not_allowed", f"Use {allowed} for {exchange.path}."))
+            self.refuse(exchange, head, CallError(405, "method_not_allowed", f"Use {allowed} for {exchange.path}."))
         else:
             getattr(self, page)(exchange, head)
 
     def _models(self, exchange: Exchange, head: bytes) -> None:
         if self._keys.tenant(exchange.headers.get("authorization")) is None:
-            self._refuse(exchange, head, CallError(401, "invalid_api_key", "No accepted API key was given."))
+            self.refuse(exchange, head, CallError(401, "invalid_api_key", "No accepted API key was given."))
             return
         exchange.respond(200, JSON + head, openai.models(self._names()))
 
@@ -209,9 +267,11 @@ class App:
         else:
             exchange.respond(200, JSON + head, b'{"status":"ready"}')
 
-    def _refuse(self, exchange: Exchange, head: bytes, error: CallError) -> None:
+    def refuse(self, exchange: Exchange, head: bytes, error: CallError) -> None:
         if error.status == 401:
             head += b"www-authenticate: Bearer\r\n"
+        elif error.status == 503:
+            head += b"retry-after: %d\r\nretry-after-ms: %d\r\nx-should-retry: true\r\n" % (RETRY_S, RETRY_S * 1000)
         elif error.status == 409:
             head += b"retry-after: 1\r\n"
         exchange.respond(error.status, JSON + head, openai.error(error.status, error.code, error.message, error.field))
@@ -232,7 +292,7 @@ class App:
         allowed = b"*" if "*" in self._cors else origin.encode()
         return b"access-control-allow-origin: %b\r\naccess-control-expose-headers: %b\r\nvary: origin\r\n" % (allowed, EXPOSED)
 
-    def _preflight(self, exchange: Exchange, head: bytes, allowed: str) -> None:
+    def preflight(self, exchange: Exchange, head: bytes, allowed: str) -> None:
         origin = exchange.headers.get("origin")
         if origin is not None and self._allows(origin):
             asked = exchange.headers.get("access-control-request-headers", "")

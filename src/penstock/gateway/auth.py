@@ -121,7 +121,12 @@ def is_loopback(host: str) -> bool:
 
 
 def _tenant(name: str, max_priority: int = 5, classes: tuple[str, ...] = ()) -> Tenant:
-    return Tenant(name, int.from_bytes(sha256(b"penstock prefix salt " + name.encode()).digest()[:8], "big"), max_priority, classes)
+    return Tenant(name, salt(name), max_priority, classes)
+
+
+def salt(name: str) -> int:
+    """64 bits of a tenant's own; 0 for `LOCAL`."""
+    return int.from_bytes(sha256(b"penstock prefix salt " + name.encode()).digest()[:8], "big") if name else 0
 
 
 def _digest(key: Key, place: str, environment: Mapping[str, str]) -> bytes:

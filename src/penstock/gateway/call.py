@@ -19,6 +19,7 @@ import msgspec
 
 from penstock.events import Finished
 from penstock.facts import Failure, Route
+from penstock.gateway.absent import Absent
 from penstock.gateway.refusal import Refusal
 from penstock.http1 import Call as UpstreamCall
 from penstock.http1 import Exchange
@@ -50,7 +51,7 @@ class Call(msgspec.Struct, eq=False):
     """
 
     driver: Driver
-    exchange: Exchange
+    exchange: Exchange | Absent
     route: Route
     ask: openai.Call
     id: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import inf
 
 from penstock.config import Limits
@@ -32,7 +32,7 @@ class Driver:
 
     __slots__ = (
         "_armed", "_busy", "_events", "_loop", "_reported", "_reporter", "_timer", "calls", "core", "journal", "ledger", "limits",
-        "nodes",
+        "nodes", "takers",
     )  # fmt: skip
 
     def __init__(self, core: Core, nodes: Mapping[str, Node], limits: Limits, ledger: Ledger, journal: Journal | None = None) -> None:
@@ -40,6 +40,8 @@ class Driver:
         self.ledger, self.journal = ledger, journal
         self.calls: dict[int, Call] = {}
         """In order of arrival."""
+        self.takers: dict[str, Callable[[Call], None]] = {}
+        """Rung -> who takes what the core diverts there."""
         self._events: deque[Event] = deque()
         self._busy = False
         self._loop = asyncio.get_running_loop()

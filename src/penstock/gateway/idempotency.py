@@ -187,6 +187,11 @@ class Shared(Exchange):
         self._readers: tuple[tuple[Exchange, bytes], ...] = ()
         self._add(exchange, head)
 
+    @property
+    def status(self) -> int:
+        """Of the answer; 0 before it."""
+        return self._status
+
     # --- what the call asks
 
     @property

@@ -41,11 +41,15 @@ async def _serve(config: Config, journal: Path | None) -> None:
         await gateway.stop(0.0)
         raise
     print(f"metrics   {admin.url}/metrics\nstate     {admin.url}/admin/state", flush=True)
+    if gateway.jobs is not None:
+        log.info("tickets in %s; %d had not ended", gateway.jobs.tickets.store.path, len(gateway.jobs.tickets.jobs))
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     await stop.wait()
-    log.info("draining %d calls for at most %g s; a second signal stops at once", len(gateway.driver.calls), config.limits.drain_s)
+    log.info(
+        "draining %d calls and tickets for at most %g s; a second signal stops at once", len(gateway.driver.calls), config.limits.drain_s
+    )
     drain = asyncio.ensure_future(gateway.stop())
     hurried = asyncio.ensure_future(hurry.wait())
     await asyncio.wait((drain, hurried), return_when=asyncio.FIRST_COMPLETED)

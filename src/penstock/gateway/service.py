@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import time
@@ -15,12 +16,19 @@ from penstock.gateway import auth
 from penstock.gateway.app import App
 from penstock.gateway.driver import Driver
 from penstock.gateway.hold import Hold
+from penstock.gateway.home import place
+from penstock.gateway.jobs import Jobs
 from penstock.gateway.journal import Journal
 from penstock.gateway.node import connect
 from penstock.gateway.probe import Prober
+from penstock.gateway.store import Store
+from penstock.gateway.tickets import Tickets
 from penstock.http1 import Server, server_context
 from penstock.journal import Head
 from penstock.metrics.ledger import Ledger
+
+STORE_FILES = 100
+"""The store takes new work in while it is smaller than so many of the largest files."""
 
 
 class Gateway:
@@ -40,17 +48,28 @@ class Gateway:
         self.driver = Driver(self.core, self.nodes, config.limits, self.ledger, self.journal)
         self.app = App(config, keys, self.core, self.driver)
         self.server = Server(self.app, config.limits, hosts=config.listen.hosts, stamp=self.app.stamp)
+        self.jobs: Jobs | None = None
+        """From `start` on."""
         self._hold: Hold | None = None
         self._prober: Prober | None = None
         self.port = 0
 
     async def start(self) -> None:
-        """Listen, then look after the nodes. Raises ConfigError when the address is taken."""
+        """Open the store, listen, then look after the nodes. Raises ConfigError for a store or an address that cannot be had."""
         listen = self.config.listen
+        store = Store(place(self.config), self.ledger.jobs, STORE_FILES * self.config.tickets.file_bytes)
+        await store.open()
+        jobs = self.jobs = self.app.jobs = Jobs(
+            self.app, self.config, Tickets(self.config, self.driver, store, self.app.spending, self.app.next_id)
+        )
+        self.server.larger = jobs.body_bytes
+        await jobs.start()
         tls = server_context(listen.tls.cert, listen.tls.key) if listen.tls else None
         try:
             self.port = await self.server.listen(listen.host, listen.port, ssl=tls)
         except OSError as error:
+            await jobs.tickets.drain(0.0)
+            await jobs.close()
             raise ConfigError(f"cannot listen on {listen.host}:{listen.port}: {os.strerror(error.errno or 0)}", key="listen.port") from None
         self._hold = Hold(self.driver, self.config.hold)
         self._prober = Prober(self.nodes.values(), self.config.limits, self.config.probe_s, self.driver.handle)
@@ -58,7 +77,12 @@ class Gateway:
     async def stop(self, drain_s: float | None = None) -> None:
         """Let the calls under way end, for at most `drain_s` (default: `limits.drain_s`) seconds, then stop everything."""
         self.app.draining = True
-        await self.server.drain(self.config.limits.drain_s if drain_s is None else drain_s)
+        seconds = self.config.limits.drain_s if drain_s is None else drain_s
+        if self.jobs is None:
+            await self.server.drain(seconds)
+        else:
+            await asyncio.gather(self.jobs.tickets.drain(seconds), self.server.drain(seconds))
+            await self.jobs.close()
         for part in (self._prober, self._hold, self.driver):
             if part is not None:
                 part.close()

@@ -91,7 +91,7 @@ def _node_name(url: str) -> str:
 
 
 def _find_files(values: dict[str, Plain], folder: Path) -> None:
-    """Certificates are named relative to the configuration file, not to where the gateway was started."""
+    """Certificates and stores are named relative to the configuration file, not to where the gateway was started."""
 
     def place(section: Plain, *names: str) -> None:
         if isinstance(section, dict):
@@ -102,6 +102,7 @@ def _find_files(values: dict[str, Plain], folder: Path) -> None:
     for listener in (values.get("listen"), values.get("admin")):
         if isinstance(listener, dict):
             place(listener.get("tls"), "cert", "key")
+    place(values.get("tickets"), "path")
     nodes = values.get("nodes")
     for node in nodes if isinstance(nodes, list) else []:
         place(node, "ca")

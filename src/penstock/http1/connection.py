@@ -138,6 +138,11 @@ class Connection(asyncio.Protocol):
         elif self._state == HELD:
             self._next()
 
+    @property
+    def takes_large(self) -> bool:
+        """A body is coming in that may be larger than most."""
+        return self._state == BODY and self._head.most > self.server.limits.body_bytes
+
     # What exchanges tell.
 
     def persistence(self) -> bytes:
@@ -217,7 +222,7 @@ class Connection(asyncio.Protocol):
             end = self._find_head()
             if end < 0:
                 return None
-            head = self._head = heads.request(buffer[self._at : end], self.server.limits, self.server.hosts)
+            head = self._head = heads.request(buffer[self._at : end], self.server.limits, self.server.hosts, self.server.body_bytes)
         self._empty_lines = 0
         self._at = end
         if 0 <= head.length <= len(buffer) - end:
@@ -252,7 +257,7 @@ class Connection(asyncio.Protocol):
         self._since = self.server.now
         self._body_bytes = 0
         self._left = head.length
-        self._chunks = Chunks(limits, limits.body_bytes) if head.length == heads.CHUNKED else None
+        self._chunks = Chunks(limits, head.most) if head.length == heads.CHUNKED else None
 
     def _read_body(self) -> bytes | None:
         """Take the body's bytes out of the buffer: the whole body, or None when more must come."""
@@ -351,7 +356,8 @@ class Connection(asyncio.Protocol):
                 self._refuse(CallError(408, "timeout", "The message head took too long."))
         elif state == BODY:
             slow = waited > _RATE_AFTER_S and self._body_bytes < waited * _RATE_BYTES
-            if slow or waited > limits.body_s:
+            # A body that may be larger may take longer.
+            if slow or waited > limits.body_s * max(1.0, self._head.most / limits.body_bytes):
                 self._refuse(CallError(408, "timeout", "The body took too long."))
         elif (state == ANSWER and waited > limits.stream_s) or (state == LINGER and waited > _LINGER_S and not unsent):
             self.transport.abort()

@@ -5,13 +5,16 @@ Law: pure; raises CallError for what `rules` refuses.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
 from penstock.config import Limits
 from penstock.errors import CallError
 from penstock.http1 import rules
+
+BodyBytes = Callable[[str, str, str | None], int]
+"""From method, path and Authorization to the bytes that a body may have."""
 
 END = b"\r\n\r\n"
 CHUNKED = -1
@@ -38,6 +41,8 @@ class RequestHead(msgspec.Struct, frozen=True, gc=False):
     """`raw` up to the digits of content-length; empty when there is none."""
     after: bytes = b""
     """`raw` from behind them."""
+    most: int = 0
+    """Bytes that its body may have."""
 
 
 class AnswerHead(msgspec.Struct, frozen=True, gc=False):
@@ -53,20 +58,23 @@ NO_REQUEST = RequestHead(b"", -1, "", "", "", {}, 0, True, False, False)
 NO_ANSWER = AnswerHead(b"", 0, {}, 0, True)
 
 
-def request(raw: bytes, limits: Limits, hosts: frozenset[str] = frozenset()) -> RequestHead:
-    """Parse a whole request head, its empty line included."""
+def request(raw: bytes, limits: Limits, hosts: frozenset[str] = frozenset(), body_bytes: BodyBytes | None = None) -> RequestHead:
+    """Parse a whole request head, its empty line included. `body_bytes` is asked how large a body may be that is larger than most."""
     lines = _lines(raw, limits, 414)
     method, asked, old = rules.request_line(lines[0])
     named, path, query = rules.target(method, asked)
     headers = rules.fields(lines[1:])
     _check_host(headers.get("host"), named, old, hosts)
     length = rules.body_length(headers, old) or 0
-    if length > limits.body_bytes:
-        raise rules.refuse(f"The body is larger than {limits.body_bytes} bytes.", 413, "body_too_large")
+    most = limits.body_bytes
+    if body_bytes is not None and not 0 <= length <= most:
+        most = body_bytes(method, path, headers.get("authorization"))
+    if length > most:
+        raise rules.refuse(f"The body is larger than {most} bytes.", 413, "body_too_large")
     expects = _expects(headers, old)
     size = len(raw) + length if length >= 0 else -1
     before, after = _around_length(raw, headers)
-    return RequestHead(raw, size, method, path, query, headers, length, _keeps(headers, old), old, expects, before, after)
+    return RequestHead(raw, size, method, path, query, headers, length, _keeps(headers, old), old, expects, before, after, most)
 
 
 def resized(head: RequestHead, data: bytes, at: int, limits: Limits) -> RequestHead | None:
@@ -85,7 +93,7 @@ def resized(head: RequestHead, data: bytes, at: int, limits: Limits) -> RequestH
         return None
     raw = data[at : end + len(head.after)]
     headers = {**head.headers, "content-length": digits.decode()}
-    kept = (head.keep_alive, head.old, head.expects, head.before, head.after)
+    kept = (head.keep_alive, head.old, head.expects, head.before, head.after, limits.body_bytes)
     return RequestHead(raw, len(raw) + length, head.method, head.path, head.query, headers, length, *kept)
 
 

@@ -11,11 +11,14 @@ from email.utils import formatdate
 from http import HTTPStatus
 
 from penstock.config import Limits
+from penstock.errors import CallError
 from penstock.http1.connection import Connection
 from penstock.http1.exchange import Exchange
+from penstock.http1.head import BodyBytes
 from penstock.http1.outbox import Outbox
 
 _BACKLOG = 4_096
+_LARGE_BODIES = 8
 _SWEEP_MAX_S = 1.0
 _SWEEP_MIN_S = 0.01
 _TLS_SHUTDOWN_S = 2.0
@@ -59,6 +62,8 @@ class Server:
         date: bool = False,
     ) -> None:
         self.app, self.limits, self.stamp = app, limits, stamp
+        self.larger: BodyBytes | None = None
+        """Asked for the bytes that a body may have which has more than `limits.body_bytes`."""
         self.hosts = frozenset(host.lower() for host in hosts)
         self.draining = False
         self.lines = StatusLines()
@@ -79,6 +84,14 @@ class Server:
     @property
     def connections(self) -> int:
         return len(self._connections)
+
+    def body_bytes(self, method: str, path: str, authorization: str | None) -> int:
+        """The bytes that a body may have. Large ones are held in memory while they come in: only a few at a time."""
+        usual = self.limits.body_bytes
+        most = usual if self.larger is None else self.larger(method, path, authorization)
+        if most > usual and sum(connection.takes_large for connection in self._connections) >= _LARGE_BODIES:
+            raise CallError(503, "too_many_uploads", f"{_LARGE_BODIES} large bodies are coming in already.")
+        return most
 
     async def listen(
         self,

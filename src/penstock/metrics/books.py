@@ -8,7 +8,7 @@ import msgspec
 
 from penstock.core.classify import TaskClass
 from penstock.facts import Failure, Outcome
-from penstock.metrics.catalog import STEPS, WAITS, WHOLES
+from penstock.metrics.catalog import STEPS, WAITS, WHOLES, WRITES
 from penstock.metrics.histogram import Histogram
 
 
@@ -62,3 +62,14 @@ class Live(msgspec.Struct, gc=False):
     due: float = -1.0
     """When the first token was predicted to come."""
     first: float = -1.0
+
+
+class JobBook:
+    """The numbers of durable jobs; those of now are kept by who runs them, see `gateway.tickets`."""
+
+    __slots__ = ("ended", "queued", "retries", "running", "store_s", "unstored")
+
+    def __init__(self) -> None:
+        self.queued = self.running = self.retries = self.unstored = 0
+        self.ended = dict.fromkeys(("completed", "failed", "cancelled", "expired"), 0)
+        self.store_s = Histogram(WRITES)

@@ -30,6 +30,7 @@ WAITS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.175, 0.25, 0.375, 0.5, 0.75, 1.
 WHOLES = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 300.0, 600.0, 1800.0)
 STEPS = (0.002, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.06, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
 RETRIES = (0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0)
+WRITES = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
 _COUNTER, _GAUGE, _HISTOGRAM = Kind.COUNTER, Kind.GAUGE, Kind.HISTOGRAM
 
@@ -94,6 +95,12 @@ CATALOG: dict[str, Metric] = {
         Metric("penstock_node_reported_running", _GAUGE, "Requests running by the node's own account.", ("node",)),
         Metric("penstock_node_reported_waiting", _GAUGE, "Requests waiting by the node's own account.", ("node",)),
         Metric("penstock_node_reported_kv_ratio", _GAUGE, "Share of KV memory in use by the node's own account.", ("node",)),
+        # Durable jobs
+        Metric("penstock_tickets", _GAUGE, "Tickets and batch requests that have not ended, by state.", ("state",)),
+        Metric("penstock_tickets_total", _COUNTER, "Tickets and batch requests that ended, by how; each ends once.", ("state",)),
+        Metric("penstock_ticket_retries_total", _COUNTER, "Runs of tickets and batch requests that failed on our side and were repeated."),
+        Metric("penstock_ticket_store_seconds", _HISTOGRAM, "Transactions of the store, to the disk.", (), WRITES),
+        Metric("penstock_ticket_store_failures_total", _COUNTER, "Times the store could not be written."),
         # Queues, knobs, the process
         Metric("penstock_queue_waiting", _GAUGE, "Requests that wait for a model, by class.", ("model", "class")),
         Metric("penstock_queue_oldest_seconds", _GAUGE, "Wait of a model's oldest waiting request.", ("model",)),

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import msgspec
 
 from penstock.facts import Host, KeyUse, NodeSnapshot, Snapshot
+from penstock.metrics.books import JobBook
 from penstock.metrics.catalog import CATALOG, Metric
 from penstock.metrics.histogram import Histogram
 from penstock.metrics.ledger import Ledger
@@ -40,6 +41,15 @@ def booked(ledger: Ledger) -> Iterator[Family]:
     yield _by("penstock_prediction_error_seconds", {"late": ledger.late_s, "early": ledger.early_s})
     yield _by("penstock_tenant_requests_total", {name: book.requests for name, book in ledger.tenants.items()})
     yield _by("penstock_tenant_tokens_total", {name: book.tokens for name, book in ledger.tenants.items()})
+    yield from _jobs(ledger.jobs)
+
+
+def _jobs(book: JobBook) -> Iterator[Family]:
+    yield _by("penstock_tickets", {"queued": book.queued, "running": book.running})
+    yield _by("penstock_tickets_total", book.ended)
+    yield _one("penstock_ticket_retries_total", book.retries)
+    yield _one("penstock_ticket_store_seconds", book.store_s)
+    yield _one("penstock_ticket_store_failures_total", book.unstored)
 
 
 def _requests(ledger: Ledger) -> Iterator[Family]:

@@ -26,7 +26,7 @@ from penstock.events import (
     Reject,
 )
 from penstock.facts import Outcome, Request
-from penstock.metrics.books import ClassBook, Live, NodeBook, TenantBook
+from penstock.metrics.books import ClassBook, JobBook, Live, NodeBook, TenantBook
 from penstock.metrics.catalog import RETRIES, WAITS
 from penstock.metrics.histogram import Histogram
 
@@ -55,6 +55,7 @@ class Ledger:
         self.retry_after_s: dict[Outcome, Histogram] = {}
         self.late_s, self.early_s = Histogram(WAITS), Histogram(WAITS)
         self.knob_changes = self.config_changes = self.untracked = 0
+        self.jobs = JobBook()
         self._class_of = classify
         self._configure(config)
         self._others: dict[type, Callable[[Any, float], None]] = {

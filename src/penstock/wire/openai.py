@@ -17,7 +17,7 @@ from penstock.wire.metadata import picked
 from penstock.wire.prompt import blocks, tokens
 from penstock.wire.usage import Usage, usage
 
-__all__ = ["Call", "Usage", "error", "models", "read", "usage"]
+__all__ = ["Call", "Usage", "error", "error_code", "models", "read", "usage", "whole"]
 
 REFUSED = frozenset({"api_base", "base_url", "api_key", "extra_headers", "organization"})
 """Keys that would have the engine side call elsewhere or as somebody else; they come from the configuration alone."""
@@ -99,6 +99,33 @@ def error(status: int, code: str, message: str, field: str | None = None, **extr
     """An error body in OpenAI's form; `extra` keys are added beside its own."""
     kind = TYPES.get(status) or ("invalid_request_error" if status < 500 else "server_error")
     return msgspec.json.encode({"error": {"message": message, "type": kind, "param": field, "code": code, **extra}})
+
+
+class _Code(msgspec.Struct, gc=False):
+    code: str | None = None
+
+
+class _Error(msgspec.Struct, gc=False):
+    error: _Code
+
+
+_ERROR = msgspec.json.Decoder(_Error)
+
+
+def error_code(body: bytes) -> str:
+    """The code of an error body of ours; empty for anything else."""
+    try:
+        return _ERROR.decode(body).error.code or ""
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
+        return ""
+
+
+def whole(body: bytes) -> bytes:
+    """A call that was read, without what asks for a stream."""
+    fields = _OBJECT.decode(body)
+    fields.pop("stream", None)
+    fields.pop("stream_options", None)
+    return msgspec.json.encode(fields)
 
 
 def models(names: Iterable[str]) -> bytes:
