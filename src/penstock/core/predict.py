@@ -90,11 +90,12 @@ class Prefill:
             seconds = min(seconds, OUTLIER * (self.base_s + tokens * self.token_s) + GUESS_BASE_S)
         line.learn(tokens, seconds)
         n, sx, _, sy, _ = line.totals()
-        whole_s = line.at(self.full)
-        if sx <= self.full * n and line.a > 0 and whole_s > 0:
+        usual = max(self.full, sx / n)
+        whole_s = line.at(usual)
+        if usual < 1.5 * self.full and line.a > 0 and whole_s > 0:
             # Short prompts: many are computed in a step, and a backlog of them takes full steps. That is also what stays known
             # when all steps are alike, and the line through them could have any slope.
-            self.base_s, self.token_s = line.a, whole_s / self.full
+            self.base_s, self.token_s = line.a, whole_s / usual
         elif line.b <= 0:
             self.base_s, self.token_s = sy / n, 1e-9
         elif line.a < 0:
