@@ -99,7 +99,7 @@ def test_check_says_what_keys_may_and_what_is_tried_when_all_is_full(tmp_path: P
     file.write_text(
         f"keys: [{{name: a, sha256: {digest}, concurrency: 4, limits: [{{tokens: 90000}}, {{cost: 1.5, window_s: 3600}}]}}]\n"
         "classes: [{name: c, value: 2, ladder: [wait, smaller, reject], timeout: {total_ms: 9}}]\n"
-        "ladder: [cache, reject]\nsmaller: {big: small}"
+        "ladder: [cache, reject]\nsmaller: {big: small}\nprices: {big: {output_per_1m: 2}}"
     )
     told = penstock("check", str(file)).stdout
     assert "key      a: 90,000 tokens in 60 s; 1.5 of cost in 3600 s; 4 requests at once\n" in told

@@ -155,6 +155,26 @@ def test_a_killed_gateways_journal_replays(tmp_path: Path) -> None:
     run(test)
 
 
+def test_without_a_place_for_tickets_it_serves_and_warns_that_they_end_with_it(tmp_path: Path) -> None:
+    taken = tmp_path / "a file, not a folder"
+    taken.write_text("")
+
+    async def test() -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        config = tmp_path / "penstock.yaml"
+        config.write_text(f"listen: {port}\nadmin: 0\nnodes: ['http://127.0.0.1:9']\n")
+        process = await _start("gateway", "--config", config, XDG_STATE_HOME=str(taken))
+        assert process.stdout is not None
+        assert (await process.stdout.readline()).startswith(b"API")
+        process.send_signal(signal.SIGTERM)
+        _, stderr = await process.communicate()
+        assert "tickets will end with this process" in stderr.decode() and "tickets.path" in stderr.decode()
+
+    run(test)
+
+
 def test_what_keeps_it_from_starting_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     async def test() -> None:
         taken = socket.create_server(("127.0.0.1", 0))

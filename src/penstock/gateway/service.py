@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import random
 import time
@@ -21,11 +22,13 @@ from penstock.gateway.jobs import Jobs
 from penstock.gateway.journal import Journal
 from penstock.gateway.node import connect
 from penstock.gateway.probe import Prober
-from penstock.gateway.store import Store
+from penstock.gateway.store import MEMORY, Store
 from penstock.gateway.tickets import Tickets
 from penstock.http1 import Server, server_context
 from penstock.journal import Head
 from penstock.metrics.ledger import Ledger
+
+log = logging.getLogger("penstock.gateway")
 
 STORE_FILES = 100
 """The store takes new work in while it is smaller than so many of the largest files."""
@@ -57,8 +60,7 @@ class Gateway:
     async def start(self) -> None:
         """Open the store, listen, then look after the nodes. Raises ConfigError for a store or an address that cannot be had."""
         listen = self.config.listen
-        store = Store(place(self.config), self.ledger.jobs, STORE_FILES * self.config.tickets.file_bytes)
-        await store.open()
+        store = await self._store()
         jobs = self.jobs = self.app.jobs = Jobs(
             self.app, self.config, Tickets(self.config, self.driver, store, self.app.spending, self.app.next_id)
         )
@@ -73,6 +75,23 @@ class Gateway:
             raise ConfigError(f"cannot listen on {listen.host}:{listen.port}: {os.strerror(error.errno or 0)}", key="listen.port") from None
         self._hold = Hold(self.driver, self.config.hold)
         self._prober = Prober(self.nodes.values(), self.config.limits, self.config.probe_s, self.driver.handle)
+
+    async def _store(self) -> Store:
+        """The durable store. Where nobody named a file and no new one can be made in the usual place, a store that ends with the process
+        and a warning; a store that is there and cannot be used keeps the gateway from starting: it may hold tickets.
+        """
+        most, path = STORE_FILES * self.config.tickets.file_bytes, ""
+        try:
+            path = place(self.config)
+            store = Store(path, self.ledger.jobs, most)
+            await store.open()
+        except ConfigError as error:
+            if self.config.tickets.path is not None or os.path.exists(path):
+                raise
+            log.warning("tickets will end with this process: %s; name a file in tickets.path to keep them", error)
+            store = Store(MEMORY, self.ledger.jobs, most)
+            await store.open()
+        return store
 
     async def stop(self, drain_s: float | None = None) -> None:
         """Let the calls under way end, for at most `drain_s` (default: `limits.drain_s`) seconds, then stop everything."""
