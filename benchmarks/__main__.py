@@ -7,7 +7,7 @@ from importlib import import_module
 
 from benchmarks.row import Row, show
 
-ALL = ("startup", "decision", "simulate", "cost", "limits", "overload")
+ALL = ("startup", "decision", "preempt", "simulate", "cost", "limits", "overload")
 
 
 def run(names: list[str]) -> int:

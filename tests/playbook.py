@@ -1,7 +1,7 @@
 """Tests of the core that read like a conversation: `Play(core) >> event << action`.
 
 `>>` sends an event at the playbook's time, `<<` expects the next of the actions that answered it. Numbers that explain an
-action (`why`, `retry_after_s`) are compared only where the expected action gives them.
+action (`why`, `retry_after_s`), and rungs taken, are compared only where the expected action gives them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import msgspec
 
 from penstock.config import Class, Config, Node, Policy
 from penstock.core import Core
-from penstock.events import Action, Event, Forward, Reject
+from penstock.events import Action, Divert, Event, Forward, Hedge, Reject
 from penstock.facts import Outcome, Request
 from penstock.knobs import Knobs
 
@@ -22,6 +22,10 @@ NOTHING = object()
 
 def forward(id: int, node: str) -> Forward:
     return Forward(id, node)
+
+
+def divert(id: int, *rungs: str) -> Divert:
+    return Divert(id, rungs[-1], rungs)
 
 
 def reject(id: int, outcome: Outcome) -> Reject:
@@ -58,8 +62,10 @@ class Play:
 
 
 def same(got: Action, expected: Action) -> bool:
-    if isinstance(got, Forward) and isinstance(expected, Forward) and not expected.why:
-        got = msgspec.structs.replace(got, why=())
+    if isinstance(got, Hedge) and isinstance(expected, Hedge):
+        got = msgspec.structs.replace(got, why=expected.why and got.why)
+    if isinstance(got, Forward | Divert) and isinstance(expected, Forward | Divert):
+        got = msgspec.structs.replace(got, why=expected.why and got.why, rungs=expected.rungs and got.rungs)
     if isinstance(got, Reject) and isinstance(expected, Reject) and not expected.why:
         got = msgspec.structs.replace(got, why=())
         if expected.retry_after_s < 0:

@@ -115,6 +115,8 @@ def test_the_admin_listener_keeps_its_port_when_only_its_host_is_given() -> None
         ("nodes: [{name: a, url: 'http://a', models: [m]}]\naliases: {x: n}", "penstock.yaml:2: aliases.x: no node serves 'n'; they "),
         ("nodes: [{name: a, url: 'http://a:99999'}]", "penstock.yaml:1: nodes[0].url: no host, or a port that is none of 1 to 65535"),
         ("nodes: ['http://:80']", "penstock.yaml:1: nodes[0].url: no host, or a port"),
+        ("ladder: [wait, cash]", "penstock.yaml:1: ladder[1]: "),
+        ("ladder: [wait, smaller]", "ladder[1]: no model has a smaller one; name them: `smaller: {MODEL: OTHER}`"),
         ("classes: [{name: a, when: {route: chats}}]", "classes[0].when.route: no route is named 'chats'; known: chat, "),
         ("classes: [{name: a, ttft_ms_per_1k: 5}]", "classes[0].ttft_ms_per_1k: adds to ttft_ms, which is not given"),
         ("classes: [{name: a, ttft_ms: 5, total_ms: 4}]", "classes[0].total_ms: the whole answer cannot be due"),

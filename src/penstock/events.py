@@ -18,10 +18,12 @@ class Arrived(msgspec.Struct, frozen=True, tag="arrived"):
     request: Request
 
 
-class FirstToken(msgspec.Struct, frozen=True, gc=False, tag="first_token"):
-    """The first byte of a streamed answer's content came back."""
+class FirstToken(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag="first_token"):
+    """The first byte of a streamed answer's content came back; of a request on two nodes, of any answer."""
 
     id: int
+    node: str = ""
+    """The node it came from; empty where there is only one."""
 
 
 class Progress(msgspec.Struct, frozen=True, gc=False, tag="progress"):
@@ -41,6 +43,8 @@ class Finished(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag="f
     prompt_tokens: int = -1
     cached_tokens: int = -1
     output_tokens: int = -1
+    node: str = ""
+    """The node it came from; empty where there is only one."""
 
 
 class Failed(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag="failed"):
@@ -50,6 +54,8 @@ class Failed(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag="fai
     failure: Failure
     started: bool = False
     """Bytes of the answer had reached the caller: it cannot be tried elsewhere."""
+    node: str = ""
+    """The node that failed it; empty where there is only one."""
 
 
 class Cancelled(msgspec.Struct, frozen=True, gc=False, tag="cancelled"):
@@ -98,13 +104,17 @@ Event = (
 )
 
 
-class Forward(msgspec.Struct, frozen=True, gc=False, tag="forward"):
+class Forward(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag="forward"):
     """Send the request to the node now."""
 
     id: int
     node: str
     why: tuple[float, ...] = ()
     """Raw numbers, see `FORWARD_WHY`."""
+    model: str = ""
+    """The model to ask for in place of the caller's."""
+    rungs: tuple[str, ...] = ()
+    """Rungs of its ladder that it took, in order; none when it was served at once as asked."""
 
 
 FORWARD_WHY = ("queued_s", "predicted_ttft_s", "cached_tokens", "score", "attempt")
@@ -124,11 +134,38 @@ class Reject(msgspec.Struct, frozen=True, gc=False, tag="reject"):
 REJECT_WHY = ("queued_s", "predicted_ttft_s", "deadline_s", "queue_length")
 
 
-class Cancel(msgspec.Struct, frozen=True, gc=False, tag="cancel"):
-    """Stop the request on its node; nobody waits for the answer."""
+class Divert(msgspec.Struct, frozen=True, gc=False, tag="divert"):
+    """The process takes the request itself, as the rung says; the core is done with it."""
+
+    id: int
+    rung: str
+    rungs: tuple[str, ...] = ()
+    """Rungs of its ladder that it took, in order, this one last."""
+    why: tuple[float, ...] = ()
+    """Raw numbers, see `REJECT_WHY`."""
+
+
+class Hedge(msgspec.Struct, frozen=True, gc=False, tag="hedge"):
+    """Send the request to this node too. Who shows the first byte serves it: say so with FirstToken and the node."""
+
+    id: int
+    node: str
+    why: tuple[float, ...] = ()
+    """Raw numbers, see `FORWARD_WHY`."""
+
+
+class Recall(msgspec.Struct, frozen=True, gc=False, tag="recall"):
+    """Stop the request on its node; it waits again. An answer that has begun goes on: say so with FirstToken and the node."""
 
     id: int
     node: str
 
 
-Action = Forward | Reject | Cancel
+class Cancel(msgspec.Struct, frozen=True, gc=False, tag="cancel"):
+    """Stop the request on the node; nobody waits for its answer from there."""
+
+    id: int
+    node: str
+
+
+Action = Forward | Reject | Divert | Recall | Hedge | Cancel

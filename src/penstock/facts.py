@@ -33,6 +33,8 @@ class Outcome(StrEnum):
     """It was queued, and its deadline came too close to start it."""
     UNAVAILABLE = "unavailable"
     """No healthy node serves the model."""
+    DIVERTED = "diverted"
+    """The process took it: an answer kept from before, or a durable job."""
     FAILED = "failed"
     """Engines failed it, and no retry was left."""
     CANCELLED = "cancelled"
@@ -81,6 +83,8 @@ class Request(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Those fields of `metadata` that rules look at, as text."""
     cached: bool = False
     """An answer to the very same request is at hand."""
+    ticket: bool = False
+    """A durable job can be made of it."""
     patient: bool = False
     """A durable job: it has no deadline and waits as long as it takes."""
 

@@ -22,6 +22,9 @@ class Knobs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     scan: Annotated[int, Meta(ge=1, le=256, description="queue heads one dispatch pass looks at")] = 8
     sample: Annotated[int, Meta(ge=1, le=1024, description="nodes scored beside prefix holders when a model has more than 16")] = 6
     retry_share: Annotated[float, Meta(ge=0, le=1, description="retries allowed as a share of requests")] = 0.2
+    preempt: Annotated[int, Meta(ge=0, le=1, description="1: a request that has shown nothing yet is called back for one of a higher class that would be late otherwise")] = 1
+    recalls: Annotated[int, Meta(ge=0, le=100, description="times a request may be called back")] = 5
+    hedge_share: Annotated[float, Meta(ge=0, le=1, description="work, as a share of all, that may be done by second tries of overdue requests; 0: none")] = 0.05
     breaker_failures: Annotated[int, Meta(ge=1, le=1000, description="failures in a row that open a node's breaker")] = 5
     breaker_successes: Annotated[int, Meta(ge=1, le=1000, description="successes that close it again")] = 2
     breaker_open_s: Annotated[float, Meta(gt=0, le=3600, description="seconds an open breaker waits before it lets a request try")] = 30.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ BODY: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content":
 STREAM = BODY | {"stream": True}
 WORDS = ("One", " two", " three")
 USAGE = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}
+FINISH = [{"index": 0, "delta": {}, "finish_reason": "stop"}]
 JSON_HEAD = b"HTTP/1.1 %d Status\r\ncontent-type: application/json\r\nset-cookie: a=b\r\nserver: engine\r\ncontent-length: %d\r\n\r\n"
 SSE_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 
@@ -61,7 +62,7 @@ def put_json(asked: Asked, body: object, status: int = 200) -> None:
 async def answer(asked: Asked) -> None:
     """What a healthy engine does at once."""
     if asked.json.get("stream"):
-        asked.writer.write(SSE_HEAD + event() + b"".join(map(event, WORDS)))
+        asked.writer.write(SSE_HEAD + event() + b"".join(map(event, WORDS)) + event(choices=FINISH))
         if (asked.json.get("stream_options") or {}).get("include_usage"):
             asked.writer.write(event(usage=USAGE))
         asked.writer.write(chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
@@ -308,13 +309,22 @@ class World:
 
 @asynccontextmanager
 async def world(
-    *behaviours: Behave, config: Config | None = None, journal: Path | None = None, tls: ssl.SSLContext | None = None, **node: Any
+    *behaviours: Behave,
+    config: Config | None = None,
+    journal: Path | None = None,
+    tls: ssl.SSLContext | None = None,
+    each: Sequence[dict[str, Any]] = (),
+    **node: Any,
 ) -> AsyncIterator[World]:
     engines = [Engine(f"n{index}", behave, tls) for index, behave in enumerate(behaviours or (answer,))]
     for engine in engines:
         await engine.start()
     scheme = "https" if tls else "http"
-    nodes = tuple(Node(name=engine.name, url=f"{scheme}://127.0.0.1:{engine.port}", **({"models": (MODEL,)} | node)) for engine in engines)
+    own = each or ({},) * len(engines)
+    nodes = tuple(
+        Node(name=engine.name, url=f"{scheme}://127.0.0.1:{engine.port}", **({"models": (MODEL,)} | node | more))
+        for engine, more in zip(engines, own, strict=True)
+    )
     given = config or Config()
     listen = msgspec.structs.replace(given.listen, port=0)
     gateway = Gateway(msgspec.structs.replace(given, nodes=nodes, listen=listen, admin=Listen(port=0)), journal, seed=1)

@@ -12,18 +12,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.playbook import call
 
+from penstock import config
 from penstock.errors import ConfigError
 from penstock.facts import Outcome, Request, Signals
-from penstock.policy import ADMIT, ORDER, PICK, SCORE, find
+from penstock.policy import ADMIT, ORDER, PICK, RUNG, SCORE, find
 from penstock.policy.admit.slo import Slo
 from penstock.policy.order.deadline import PATIENCE_S, Deadline
 from penstock.policy.order.fcfs import Fcfs
 from penstock.policy.pick.best import Best
 from penstock.policy.pick.two import Two
+from penstock.policy.rung.cache import Cache
+from penstock.policy.rung.smaller import Smaller
+from penstock.policy.rung.step import Step
+from penstock.policy.rung.ticket import Ticket
+from penstock.policy.rung.wait import Wait
 from penstock.policy.score.kv_room import KvRoom
 from penstock.policy.score.latency import Latency
 from penstock.policy.score.prefix import Prefix
 from penstock.policy.score.queue import Queue
+from penstock.policy.views import Around
 
 
 @dataclass
@@ -52,6 +59,7 @@ class Flight:
     due: float = inf
     own_s: float = 0.0
     priority: int = 3
+    model: str = "m"
 
 
 @dataclass
@@ -175,3 +183,30 @@ def test_outside_policy_is_named_by_module_and_class() -> None:
 def test_unknown_policy_is_an_error_that_names_the_key(name: str) -> None:
     with pytest.raises(ConfigError, match=r"policy\.pick"):
         find(PICK, name, "policy.pick")
+
+
+AROUND = Around({"m": "s"})
+
+
+def test_every_rung_but_the_end_has_a_class() -> None:
+    assert set(RUNG) == {str(rung) for rung in config.Rung} - {"reject"}
+
+
+def test_waiting_is_offered_to_all() -> None:
+    assert Wait().step(Flight(), AROUND) == Step(wait=True)
+
+
+def test_a_kept_answer_is_offered_where_it_is_at_hand() -> None:
+    assert Cache().step(Flight(call(1, cached=True)), AROUND) == Step(divert=True)
+    assert Cache().step(Flight(call(1)), AROUND) is None
+
+
+def test_the_smaller_model_is_offered_where_there_is_one() -> None:
+    assert Smaller().step(Flight(), AROUND) == Step(lane="s", model="s")
+    assert Smaller().step(Flight(model="s"), AROUND) is None
+
+
+def test_a_ticket_is_offered_where_jobs_are_kept_and_not_to_a_job() -> None:
+    assert Ticket().step(Flight(call(1, ticket=True)), AROUND) == Step(divert=True)
+    assert Ticket().step(Flight(call(1)), AROUND) is None
+    assert Ticket().step(Flight(call(1, ticket=True, patient=True)), AROUND) is None

@@ -146,6 +146,7 @@ def test_llmd_scores_free_memory_and_matched_blocks() -> None:
 def test_presets_are_the_promised_ones_and_say_what_they_are() -> None:
     assert list(PRESETS) == [
         "penstock", "fifo-rr", "least-requests", "two-choices", "consistent-hash", "sglang-cache-aware", "llmd-default",
+        "penstock-tickets",
     ]  # fmt: skip
     assert all(one.about for one in PRESETS.values())
     assert sorted(PRESETS["llmd-default"].policy.score.values()) == [2.0, 2.0, 3.0]

@@ -15,7 +15,8 @@ from penstock.sim.spread import spread
 from penstock.sim.world import Trip
 
 KEYS = [
-    "preset", "requests", "completed", "refused", "goodput", "good_per_s", "ttft_s", "tpot_s", "itl_s", "busy", "utilisation", "prefix_hit",
+    "preset", "requests", "completed", "refused", "diverted", "goodput", "good_per_s", "ttft_s", "tpot_s", "itl_s", "busy", "utilisation",
+    "prefix_hit",
     "preempted", "output_tokens_per_s", "by_prompt_length", "whole_s", "by_class",
 ]  # fmt: skip
 

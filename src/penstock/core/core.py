@@ -15,12 +15,16 @@ from penstock.config import Config
 from penstock.core.admission import Admission
 from penstock.core.breaker import Result, result_of
 from penstock.core.classify import Classifier
+from penstock.core.climb import Climb
 from penstock.core.fleet import Node, nodes_of
-from penstock.core.flight import Flight
+from penstock.core.flight import SPARE_S, Flight
+from penstock.core.ladder import Ladders
 from penstock.core.lane import ANY, Lane, served
 from penstock.core.predict import Lengths
 from penstock.core.prefix import PrefixIndex
 from penstock.core.route import Choice, Router
+from penstock.core.second import Second
+from penstock.core.way import Way
 from penstock.events import (
     Action,
     Arrived,
@@ -51,6 +55,7 @@ UNAVAILABLE_WAIT_S = 5.0
 """How long a request waits for a node while none is up: an engine that restarts at once is never noticed."""
 BUSY_PAUSE_S = 0.25
 """A node that answered "busy" is given nothing for this long."""
+HIGHEST = 5
 RETRIES_KEPT = 10.0
 """Unused retries are kept up to this many."""
 
@@ -66,9 +71,12 @@ class Core:
         self.lanes: dict[str, Lane] = {}
         self.waiting = 0
         self.retries = RETRIES_KEPT
-        self.deadline = inf
+        self.lowest = HIGHEST
+        """Lowest priority that any request had: for it nobody is called back."""
+        self.deadline = self._wake = inf
         self.prefixes = PrefixIndex()
         self._numbered = 0
+        self.climb, self.way, self.second = Climb(self), Way(self), Second(self)
         self._handlers: dict[type, Callable[[Any, float, list[Action]], Node | None]] = {
             Arrived: self._arrived,
             FirstToken: self._first_token,
@@ -91,10 +99,18 @@ class Core:
         """Take an event in; `now` is in seconds and never goes back. Unknown ids and nodes are ignored."""
         actions: list[Action] = []
         hint = self._handlers[type(event)](event, now, actions)
+        deadline = inf
         if self.waiting:
-            self._dispatch(now, actions, hint)
-        else:
-            self.deadline = inf
+            if type(event) is not Tick or now >= self._wake or self.way.alarmed(now, actions):
+                self._dispatch(now, actions, hint)
+            deadline = min(self._wake, self.way.alarm)
+        hedges = self.second.hedges.heap
+        if hedges:
+            if hedges[0][0] <= now:
+                self.second.try_overdue(now, actions)
+            if hedges and hedges[0][0] < deadline:
+                deadline = hedges[0][0]
+        self.deadline = deadline
         return actions
 
     def serves(self, model: str) -> bool:
@@ -109,6 +125,11 @@ class Core:
     def task_class(self, id: int) -> str | None:
         flight = self.flights.get(id)
         return None if flight is None else flight.task.name
+
+    def allows(self, id: int, rung: str) -> bool:
+        """Whether the ladder of a request that has not ended has the rung."""
+        flight = self.flights.get(id)
+        return flight is not None and rung in flight.ladder.names
 
     def place(self, id: int, now: float) -> tuple[int, float] | None:
         """Place in the queue from 1 and predicted seconds to the first token, of a request that waits."""
@@ -135,26 +156,51 @@ class Core:
             actions.append(Reject(request.id, Outcome.UNAVAILABLE, UNAVAILABLE_WAIT_S))
             return
         task = self.classify(request)
-        most = request.max_priority
-        flight = Flight(request, task, lane, now, priority=task.priority if task.priority < most else most)
+        ladder, most = self.ladders.of(request, task.name), request.max_priority
+        priority = task.priority if task.priority < most else most
+        flight = Flight(request, task, lane, now, ladder, request.model, ladder.waits or request.patient, priority=priority)
         self.flights[request.id] = flight
+        if priority < self.lowest:
+            self.lowest = priority
         if self.retries < RETRIES_KEPT:
             self.retries += self.knobs.retry_share
         self._set_deadline(flight)
+        for name, rung in ladder.eager:
+            if rung.step(flight, self.ladders.around) is not None:
+                self.climb.divert(flight, name, now, actions)
+                return
+        refusal = self._place(flight, now, actions)
+        if refusal is not None:
+            self.climb.walk(flight, refusal, now, actions)
+
+    def _place(self, flight: Flight, now: float, actions: list[Action]) -> Outcome | None:
+        """Start it on its lane's nodes, or have it wait for them where it may; else the outcome to refuse it with."""
+        lane = flight.lane
         tokens = self._kv_tokens(flight)
         choice = self.router.choose(flight, lane.nodes, tokens, self.knobs, now)
         self.admission.estimate(flight, choice)
         flight.key = self.order.key(flight)
         refusal = self.admission.refusal(flight, choice, now)
         if refusal is not None:
-            self._reject(flight, refusal, now, actions)
-        elif choice is not None and not lane.queue.size and choice.node.has_room(self.knobs.depth_s, now, flight.own_s):
+            return self.way.make(flight, refusal, now, actions) if self.knobs.preempt and flight.priority > self.lowest else refusal
+        if choice is not None and not lane.queue.size and choice.node.has_room(self.knobs.depth_s, now, flight.own_s):
             self._forward(flight, choice, now, actions)
-        else:
+        elif flight.waits:
             self._wait(flight, now)
+        else:
+            lane.bands.withdrawn(flight.request.prompt_tokens)
+            return Outcome.REFUSED_FULL
+        return None
+
+    def _why(self, flight: Flight, now: float) -> tuple[float, float, float, float]:
+        left_s = flight.due - now if flight.due < inf else -1.0
+        return now - flight.arrived, flight.own_s, left_s, float(flight.lane.queue.size)
+
+    # -- its way
 
     def _set_deadline(self, flight: Flight) -> None:
         task, request = flight.task, flight.request
+        flight.due = inf
         if task.patient or request.patient:
             return
         if task.ttft_s < inf:
@@ -172,8 +218,14 @@ class Core:
             flight.expires = inf
         elif any(node.state == "up" for node in flight.lane.nodes):
             flight.expires = flight.due - flight.own_s if flight.due < inf else flight.arrived + self.knobs.queue_ttl_s
+            if flight.rung < flight.ladder.serving:
+                # Other nodes, of which no more is known than of these, are still to have time for it.
+                flight.expires -= flight.lane.nodes[0].base_s + self.knobs.margin * flight.own_s + min(self.knobs.depth_s, SPARE_S)
         else:
-            flight.expires = min(flight.due, now + UNAVAILABLE_WAIT_S)
+            # Where there is something else to try, half of its time is left for that.
+            share = 0.5 if flight.rung < len(flight.ladder.rungs) else 1.0
+            flight.expires = now + min(share * (flight.due - now), UNAVAILABLE_WAIT_S)
+        flight.queued = now
         flight.lane.queue.push(flight)
         self.waiting += 1
 
@@ -184,27 +236,45 @@ class Core:
         node.give(flight, choice.kv_tokens, now)
         if request.blocks:
             self.prefixes.insert(node.index, request.blocks)
+        knobs = self.knobs
+        if knobs.hedge_share:
+            hedges = self.second.hedges
+            hedges.spare_tokens += knobs.hedge_share * choice.kv_tokens
+            if flight.due < inf and len(flight.lane.nodes) > 1:
+                overdue = now + choice.ready_s * (1.0 + knobs.margin) + SPARE_S
+                if not request.stream:
+                    overdue += self.second.whole_s(flight, node)
+                last = flight.due - node.base_s - flight.own_s - SPARE_S
+                hedges.watch(flight, overdue if overdue > last else last, self.flights)
         why = (now - flight.arrived, choice.ready_s, float(request.prompt_tokens - choice.uncached), choice.score, float(flight.attempt))
-        actions.append(Forward(request.id, node.name, why))
+        model = "" if flight.model == request.model else flight.model
+        actions.append(Forward(request.id, node.name, why, model, flight.taken))
 
     def _reject(self, flight: Flight, outcome: Outcome, now: float, actions: list[Action]) -> None:
         del self.flights[flight.request.id]
-        left_s = flight.due - now if flight.due < inf else -1.0
-        why = (now - flight.arrived, flight.own_s, left_s, float(flight.lane.queue.size))
-        actions.append(Reject(flight.request.id, outcome, self.admission.retry_after_s(flight, now), why))
+        actions.append(Reject(flight.request.id, outcome, self.admission.retry_after_s(flight, now), self._why(flight, now)))
 
     def _first_token(self, event: FirstToken, now: float, actions: list[Action]) -> Node | None:
         flight = self.flights.get(event.id)
-        if flight is None or flight.node is None or flight.first >= 0 or not flight.request.stream:
+        if flight is None or flight.first >= 0:
+            return None
+        if flight.twin is not None:
+            flight = self.second.decide(flight, flight.twin, event.node, now, actions)
+        if event.node and (flight.node is None or flight.node.name != event.node):
+            self.way.begun(flight, event.node, now)
+        if flight.node is None or not flight.request.stream:
             return None
         flight.node.first_token(flight, now)
         flight.first = now
         return flight.node
 
     def _finished(self, event: Finished, now: float, actions: list[Action]) -> Node | None:
-        flight = self.flights.pop(event.id, None)
+        flight = self.flights.get(event.id)
         if flight is None:
             return None
+        if flight.twin is not None:
+            flight = self.second.decide(flight, flight.twin, event.node, now, actions)
+        del self.flights[event.id]
         node = flight.node
         if node is None:
             self._leave(flight)
@@ -233,21 +303,41 @@ class Core:
         flight = self.flights.get(event.id)
         if flight is None or flight.node is None:
             return None
+        twin = flight.twin
+        if twin is not None:
+            # The other of the two goes on alone.
+            gone, left = (twin, flight) if twin.node is not None and twin.node.name == event.node else (flight, twin)
+            left.twin = None
+            self.flights[event.id] = left
+            node = self._fail_on(gone, event.failure, now)
+            left.tried |= gone.tried
+            return node
+        node = self._fail_on(flight, event.failure, now)
+        flight.node, flight.first = None, -1.0
+        if event.started:
+            self._reject(flight, Outcome.FAILED, now, actions)
+        elif flight.due < now or self.retries < 1 or all(flight.tried & other.bit for other in flight.lane.nodes):
+            self.climb.walk(flight, Outcome.FAILED, now, actions)
+        else:
+            self.retries -= 1
+            if flight.waits:
+                self._wait(flight, now)
+            elif self._place(flight, now, actions) is not None:
+                self.climb.walk(flight, Outcome.FAILED, now, actions)
+        return node
+
+    def _fail_on(self, flight: Flight, failure: Failure, now: float) -> Node:
+        """Its node failed it."""
         node = flight.node
+        assert node is not None
         node.take_back(flight, now)
-        node.breaker.note(result_of(event.failure), now, self.knobs)
+        node.breaker.note(result_of(failure), now, self.knobs)
         node.watch()
-        if event.failure is Failure.BUSY:
+        if failure is Failure.BUSY:
             node.limit = max(1.0, float(node.running))
             node.free_at = max(node.free_at, now + BUSY_PAUSE_S)
         else:
             flight.tried |= node.bit
-        flight.node, flight.first = None, -1.0
-        if event.started or flight.due < now or self.retries < 1 or all(flight.tried & other.bit for other in flight.lane.nodes):
-            self._reject(flight, Outcome.FAILED, now, actions)
-        else:
-            self.retries -= 1
-            self._wait(flight, now)
         return node
 
     def _cancelled(self, event: Cancelled, now: float, actions: list[Action]) -> Node | None:
@@ -258,8 +348,10 @@ class Core:
         if node is None:
             self._leave(flight)
             return None
-        node.take_back(flight, now)
-        actions.append(Cancel(event.id, node.name))
+        for one in (flight, flight.twin):
+            if one is not None and one.node is not None:
+                one.node.take_back(one, now)
+                actions.append(Cancel(event.id, one.node.name))
         return node
 
     def _leave(self, flight: Flight) -> None:
@@ -279,13 +371,21 @@ class Core:
                 self.waiting -= 1
                 lane.bands.withdrawn(expired.request.prompt_tokens)
                 up = any(node.state == "up" for node in lane.nodes)
-                self._reject(expired, Outcome.EXPIRED if up else Outcome.UNAVAILABLE, now, actions)
+                self.climb.turn(expired, Outcome.EXPIRED if up else Outcome.UNAVAILABLE, now, actions)
+            if self.knobs.preempt:
+                self.way.rescue(lane, now, actions)
             self._assign(lane, now, actions, hint)
             if queue.size:
                 wake = min(wake, queue.next_expiry(), self._opening(lane, now))
             else:
                 lane.drained_at = 0.0
-        self.deadline = wake
+        self._wake = wake
+        self.way.set_alarm()
+        if self.climb.turned or self.way.stirred:
+            turned, self.climb.turned, self.way.stirred = self.climb.turned, [], False
+            for flight, outcome in turned:
+                self.climb.walk(flight, outcome, now, actions)
+            self._dispatch(now, actions, hint)
 
     def _opening(self, lane: Lane, now: float) -> float:
         """When the next of the lane's nodes has room again; nodes late already are waited for by events, not by the clock."""
@@ -314,10 +414,14 @@ class Core:
             elif now + choice.ready_s > flight.due:
                 self._leave(flight)
                 lane.bands.withdrawn(flight.request.prompt_tokens)
-                self._reject(flight, Outcome.EXPIRED, now, actions)
-            elif choice.node.has_room(knobs.depth_s, now, choice.uncached * choice.node.token_s):
+                self.climb.turn(flight, Outcome.EXPIRED, now, actions)
+            elif choice.node.has_room(knobs.depth_s, now, choice.uncached * choice.node.token_s) and (
+                # Who was called back goes again when nothing is ahead of it, not to be in somebody's way at once.
+                not flight.recalls or choice.node.free_at <= now
+            ):
                 self._leave(flight)
                 lane.drained(now)
+                self.climb.waited(flight, now)
                 self._forward(flight, choice, now, actions)
             else:
                 skipped.append(flight)
@@ -380,6 +484,7 @@ class Core:
     def _configure(self, config: Config, now: float = 0.0, actions: list[Action] | None = None) -> None:
         self.config = config
         self.classify = Classifier(config.classes)
+        self.ladders = Ladders(config)
         self.order: Order = find(ORDER, config.policy.order, "policy.order")
         self.admission = Admission(config.policy, self.knobs, self.rng)
         self.router = Router(config.policy, self.prefixes, self.rng)
@@ -410,9 +515,10 @@ class Core:
         for lane in old.values():
             for flight in lane.queue.flights():
                 self._leave(flight)
-                heir = self.lanes.get(flight.request.model) or self.lanes.get(ANY)
+                heir = self.lanes.get(flight.model) or self.lanes.get(ANY)
                 if heir is None:
-                    self._reject(flight, Outcome.UNAVAILABLE, now, actions)
+                    self.climb.waited(flight, now)
+                    self.climb.walk(flight, Outcome.UNAVAILABLE, now, actions)
                 else:
                     flight.lane = heir
                     self._wait(flight, now)

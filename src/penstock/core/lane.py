@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import inf
 
 from penstock import config
 from penstock.core.bands import Bands
@@ -15,7 +16,7 @@ ANY = "*"
 
 
 class Lane:
-    __slots__ = ("bands", "blocked", "drain_s", "drained_at", "model", "nodes", "queue")
+    __slots__ = ("alarm", "bands", "blocked", "drain_s", "drained_at", "model", "nodes", "queue")
 
     def __init__(self, model: str, nodes: list[Node]) -> None:
         self.model, self.nodes = model, nodes
@@ -26,6 +27,8 @@ class Lane:
         self.drain_s = 0.0
         """Running mean of the seconds between dispatches from the queue; 0 while unknown."""
         self.drained_at = 0.0
+        self.alarm = inf
+        """When its first waiting request must start, at the latest."""
 
     def drained(self, now: float) -> None:
         """A waiting request was dispatched."""

@@ -49,7 +49,8 @@ RETRY_S = 5
 
 JSON = b"content-type: application/json\r\n"
 EXPOSED = (
-    b"x-request-id, x-penstock-request-id, x-penstock-node, x-penstock-queue-ms, retry-after, retry-after-ms, x-should-retry, "
+    b"x-request-id, x-penstock-request-id, x-penstock-node, x-penstock-queue-ms, x-penstock-served-by, retry-after, retry-after-ms, "
+    b"x-should-retry, "
     b"idempotent-replayed, x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, "
     b"x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens, "
     b"location, preference-applied"

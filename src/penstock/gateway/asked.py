@@ -73,9 +73,9 @@ def rungs(text: str) -> tuple[str, ...]:
     return named
 
 
-def request(id: int, route: Route, ask: openai.Call, tenant: Tenant, asked: Asked) -> Request:
-    """The facts that the core is given of a call."""
+def request(id: int, route: Route, ask: openai.Call, tenant: Tenant, asked: Asked, cached: bool = False, ticket: bool = False) -> Request:
+    """The facts that the core is given of a call; see the fields of `facts.Request`."""
     return Request(
         id, ask.model, route, tenant.name, ask.prompt_tokens, ask.max_tokens, ask.stream, ask.blocks, "",
-        asked.task, tenant.max_priority, asked.ladder, asked.headers, ask.metadata,
+        asked.task, tenant.max_priority, asked.ladder, asked.headers, ask.metadata, cached, ticket,
     )  # fmt: skip

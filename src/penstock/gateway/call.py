@@ -17,22 +17,22 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from penstock.events import Finished
+from penstock.events import Failed, Finished
 from penstock.facts import Failure, Route
 from penstock.gateway.absent import Absent
+from penstock.gateway.answer import EARLY_BYTES, failure_of, is_answer
 from penstock.gateway.refusal import Refusal
+from penstock.gateway.second import Second
 from penstock.http1 import Call as UpstreamCall
 from penstock.http1 import Exchange
 from penstock.wire import openai, sse
 
 if TYPE_CHECKING:
-    from penstock.events import Reject
+    from penstock.events import Forward, Reject
+    from penstock.gateway.cache import Keep, Kept
     from penstock.gateway.claim import Claim
     from penstock.gateway.driver import Driver
     from penstock.gateway.node import Node
-
-EARLY_BYTES = 65_536
-"""Kept back of a stream that shows no content, and read of an answer that is thrown away."""
 
 BODY_BYTES = 16_384
 """A larger request is not kept once its answer streams, which may take half an hour."""
@@ -41,6 +41,8 @@ WHOLE, LARGE, SPOILT = range(3)
 
 STREAM = b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
 JSON = b"content-type: application/json\r\n"
+SERVED = b"x-penstock-served-by: %b\r\n"
+WAITING = SERVED % b"wait"
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,64}/[A-Za-z0-9!#$&^_.+-]{1,64}(; ?charset=[A-Za-z0-9_-]{1,32})?")
 
 
@@ -73,6 +75,16 @@ class Call(msgspec.Struct, eq=False):
     """When a stream's content was first seen."""
     counted: int = 0
     """Of its tokens, those that the driver has reported."""
+    served: bytes = b""
+    """Header line that names the rungs taken; empty when it was served at once as asked."""
+    tries: int = 0
+    """Times it was sent to an engine."""
+    second: Second | None = None
+    """Its second try, while it is undecided which one serves it."""
+    kept: Kept | None = None
+    """An answer to the very same request, from before."""
+    keep: Keep | None = None
+    """Where its answer is kept for those who ask the same, if that may be."""
     flowing: bool = False
     """Bytes of an answer have gone to the caller: no other engine can take over."""
     _steady: bool = False
@@ -84,15 +96,54 @@ class Call(msgspec.Struct, eq=False):
 
     # --- what the driver asks for
 
-    def send(self, node: Node, now: float) -> None:
+    def send(self, node: Node, now: float, action: Forward) -> None:
         """Ask the engine, for the first time or again."""
         self.node = node
+        if action.rungs:
+            self.climb(action.rungs)
+            self._ask_for(action.model)
         self.queue_ms = int((now - self.arrived) * 1000)
-        if self.failure is not None:
-            self.relay, self._mode, self._size, self._parts = None, WHOLE, 0, []
+        if self.tries:
+            self._restart()
+        self.tries += 1
         self.upstream = node.upstream.request(node.heads[self.route], self.ask.body, self)
         if self.exchange.paused:
             self._pause()
+
+    def _restart(self) -> None:
+        self.relay, self.status, self._mode, self._size, self._parts = None, 0, WHOLE, 0, []
+
+    def recall(self) -> bool:
+        """Stop the engine and forget what came; whether it was not too late for that."""
+        if self.flowing:
+            return False
+        self.stop()
+        self._restart()
+        return True
+
+    def climb(self, rungs: tuple[str, ...]) -> None:
+        """The caller will be told which rungs of its ladder were taken."""
+        self.served = SERVED % ", ".join(rungs).encode()
+
+    def _ask_for(self, model: str) -> None:
+        if model and model != self.ask.model:
+            self.ask = msgspec.structs.replace(self.ask, model=model, body=openai.with_model(self.ask.body, model))
+            # Another model's answer is not what those who ask the same again would get.
+            self.keep = None
+
+    def replay(self, answer: Kept) -> None:
+        """Give the caller an answer kept from before, to its last byte."""
+        exchange = self.exchange
+        if not exchange.started:
+            exchange.respond(200, answer.headers + self._headers(), answer.body)
+        elif self.ask.stream:
+            exchange.end(self._remark() + answer.body)
+        else:
+            exchange.end(answer.body)
+
+    def _remark(self) -> bytes:
+        """What a header line would have said, had the head not gone out before it was known."""
+        return b": " + self.served.removeprefix(b"x-penstock-").replace(b": ", b" ").rstrip() + b"\n\n" if self.served else b""
 
     def refuse(self, action: Reject) -> None:
         """The core's last word: there will be no (more) answer."""
@@ -112,12 +163,16 @@ class Call(msgspec.Struct, eq=False):
         exchange = self.exchange
         if not exchange.started:
             # Node and time in the queue are not known yet, unless it is the engine that takes long.
-            exchange.start(200, (STREAM if self.ask.stream else JSON) + (self._headers() if self.node else self.head))
+            exchange.start(200, (STREAM if self.ask.stream else JSON) + (self._headers() if self.node else self.head + WAITING))
         if not exchange.paused:
             exchange.send(line)
 
     def stop(self) -> None:
         """Nobody waits for the engine's answer any more."""
+        self._stop_own()
+        self._drop_second()
+
+    def _stop_own(self) -> None:
         if self.upstream is not None:
             self.upstream.cancel()
             self.upstream = None
@@ -126,8 +181,52 @@ class Call(msgspec.Struct, eq=False):
         """Let go: a call and its exchange refer to each other."""
         exchange = self.exchange
         exchange.on_cancel = exchange.on_pause = exchange.on_resume = None
-        self.upstream = None
+        self.upstream = self.second = None
         self._parts = []
+        if self.keep is not None:
+            self.keep.close()
+
+    # --- two tries
+
+    def hedge(self, node: Node) -> bool:
+        """Try a second engine beside the first; whether there is still need."""
+        if self.flowing or (self.status and self.relay is None and self._mode != SPOILT):
+            return False
+        self.second = Second(self, node)
+        return True
+
+    def take_over(self, second: Second) -> None:
+        """The second try is the first to show something: go on from there."""
+        self.second = None
+        self._stop_own()
+        self._restart()
+        self.node, self.upstream = second.node, second.upstream
+        if self.upstream is not None:
+            self.upstream.receiver = self
+            if self.exchange.paused:
+                self.upstream.pause()
+        self.driver.decided(self)
+        self.on_head(second.status, second.headers)
+        for data in second.parts:
+            self.on_body(data)
+
+    def second_failed(self, failure: Failure) -> None:
+        second, self.second = self.second, None
+        if second is None:
+            return
+        if self.upstream is None:
+            self._fail(failure)
+        else:
+            self.driver.handle(Failed(self.id, failure, False, second.node.config.name))
+
+    def _won(self) -> None:
+        self._drop_second()
+        self.driver.decided(self)
+
+    def _drop_second(self) -> None:
+        if self.second is not None:
+            self.second.stop()
+            self.second = None
 
     # --- what the engine sends
 
@@ -136,12 +235,14 @@ class Call(msgspec.Struct, eq=False):
         kind = headers.get("content-type", "")
         sse_wanted = self.ask.stream and status == 200
         if sse_wanted and kind.startswith("text/event-stream"):
-            self.relay = sse.Relay(self.ask.usage_asked)
+            self.relay = sse.Relay(self.ask.usage_asked) if self.keep is None else self.keep.relay(self)
             self._listen()
-        elif not _is_answer(status) or (sse_wanted and self.exchange.started):
+        elif not is_answer(status) or (sse_wanted and self.exchange.started):
             self._mode = SPOILT
         else:
             self._kind, self._length = kind, headers.get("content-length")
+            if self.second is not None:
+                self._won()
 
     def on_body(self, data: bytes) -> None:
         relay = self.relay
@@ -157,7 +258,7 @@ class Call(msgspec.Struct, eq=False):
         if self.relay is not None:
             self._end_stream(self.relay)
         elif self._mode == SPOILT:
-            self._fail(_failure(self.status))
+            self._fail(failure_of(self.status))
         else:
             self._end_whole()
 
@@ -183,6 +284,8 @@ class Call(msgspec.Struct, eq=False):
         exchange = self.exchange
         if not exchange.started:
             exchange.start(200, STREAM + self._headers())
+        elif not self.flowing and (remark := self._remark()):
+            exchange.send(remark)
         self._commit()
         parts, self._parts = self._parts, []
         exchange.send(parts[0] if len(parts) == 1 else b"".join(parts))
@@ -198,6 +301,8 @@ class Call(msgspec.Struct, eq=False):
         self.exchange.end()
         # An error inside the stream is the engine's answer, but nothing to learn from.
         status, usage = 500 if relay.error else 200, relay.usage
+        if self.keep is not None:
+            self.keep.stream()
         if usage is None:
             self.driver.finished(self, Finished(self.id, status, output_tokens=relay.tokens))
         else:
@@ -214,14 +319,14 @@ class Call(msgspec.Struct, eq=False):
         elif self._mode == LARGE:
             self.exchange.send(data)
         elif self._size > EARLY_BYTES:
-            self.stop()
-            self._fail(_failure(self.status))
+            self._stop_own()
+            self._fail(failure_of(self.status))
 
     def _enlarge(self) -> None:
         """Too large to keep: relay it, with back-pressure. It can no longer be tried elsewhere."""
         exchange = self.exchange
         if exchange.started and self.status >= 400:
-            self.stop()
+            self._stop_own()
             self._end_whole()
             return
         self._mode = LARGE
@@ -245,18 +350,26 @@ class Call(msgspec.Struct, eq=False):
             exchange.end(sse.error_event(status, "engine_refused", f"The engine refused the request with status {status}."))
         else:
             exchange.abort()
+        if self.keep is not None and status == 200 and self._mode == WHOLE:
+            self.keep.whole(self, self._kind, body)
         usage = openai.usage(body) if status < 400 and body else None
         self.driver.finished(self, Finished(self.id, status) if usage is None else _finished(self.id, status, usage))
 
     # --- both
 
     def _fail(self, failure: Failure) -> None:
+        if self.second is not None and self.node is not None:
+            # The other try goes on alone.
+            self.driver.handle(Failed(self.id, failure, False, self.node.config.name))
+            return
         self.failure = failure
         self.driver.failed(self, failure)
 
     def _commit(self) -> None:
         """The answer goes to the caller from now on: nothing will be sent to another engine."""
         self.flowing = True
+        if self.second is not None:
+            self._won()
         if len(self.ask.body) > BODY_BYTES:
             self.ask = msgspec.structs.replace(self.ask, body=b"")
             self.exchange.body = b""
@@ -264,7 +377,7 @@ class Call(msgspec.Struct, eq=False):
                 self.upstream.body = b""
 
     def _headers(self) -> bytes:
-        return b"%b%b%d\r\n" % (self.head, b"x-penstock-queue-ms: " if self.node is None else self.node.lines, self.queue_ms)
+        return b"%b%b%b%d\r\n" % (self.head, self.served, b"x-penstock-queue-ms: " if self.node is None else self.node.lines, self.queue_ms)
 
     def _typed_headers(self) -> bytes:
         kind = self._kind
@@ -290,17 +403,6 @@ class Call(msgspec.Struct, eq=False):
 
     def left(self) -> None:
         self.driver.cancelled(self)
-
-
-def _is_answer(status: int) -> bool:
-    """Whether callers may see it. An engine's 401 and 403 are about our key, not the caller's; 429 and 503 mean "busy"."""
-    return 200 <= status < 300 or (400 <= status < 500 and status not in (401, 403, 407, 429))
-
-
-def _failure(status: int) -> Failure:
-    if status in (429, 503):
-        return Failure.BUSY
-    return Failure.STATUS if status >= 400 else Failure.PROTOCOL
 
 
 def _finished(id: int, status: int, usage: openai.Usage) -> Finished:

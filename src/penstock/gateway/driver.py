@@ -10,10 +10,11 @@ from math import inf
 
 from penstock.config import Limits
 from penstock.core import Core
-from penstock.events import Arrived, Cancelled, Event, Failed, Finished, FirstToken, Forward, Progress, Reject, Tick
+from penstock.events import Arrived, Cancelled, Divert, Event, Failed, Finished, FirstToken, Forward, Hedge, Progress, Recall, Reject, Tick
 from penstock.facts import Failure, Route
 from penstock.gateway.asked import NOTHING, Asked, request
 from penstock.gateway.auth import Tenant
+from penstock.gateway.cache import Cache
 from penstock.gateway.call import Call
 from penstock.gateway.claim import Claim
 from penstock.gateway.journal import Journal
@@ -25,14 +26,15 @@ from penstock.wire import openai
 TICK_S = 0.001
 """The event loop's timers count milliseconds; armed this much late, one never fires before its deadline for nothing."""
 REPORT_S = 1.0
+TICKET = "ticket"
 
 
 class Driver:
     """Owns the core's clock and every call in flight."""
 
     __slots__ = (
-        "_armed", "_busy", "_events", "_loop", "_reported", "_reporter", "_timer", "calls", "core", "journal", "ledger", "limits",
-        "nodes", "takers",
+        "_armed", "_busy", "_events", "_loop", "_reported", "_reporter", "_timer", "cache", "calls", "core", "journal", "ledger", "limits",
+        "nodes", "takers", "ticketed",
     )  # fmt: skip
 
     def __init__(self, core: Core, nodes: Mapping[str, Node], limits: Limits, ledger: Ledger, journal: Journal | None = None) -> None:
@@ -40,8 +42,12 @@ class Driver:
         self.ledger, self.journal = ledger, journal
         self.calls: dict[int, Call] = {}
         """In order of arrival."""
-        self.takers: dict[str, Callable[[Call], None]] = {}
-        """Rung -> who takes what the core diverts there."""
+        self.cache: Cache | None = None
+        """Where answers are kept, if any ladder has that rung."""
+        self.ticketed = False
+        """Some ladder has the rung `ticket`."""
+        self.takers: dict[str, Callable[[Call], int | None]] = {}
+        """Rung -> who takes what the core diverts there; the status it answered with, None for 200."""
         self._events: deque[Event] = deque()
         self._busy = False
         self._loop = asyncio.get_running_loop()
@@ -66,7 +72,16 @@ class Driver:
         """A call has been read and authorised; `id` is its own, `head` the header lines of any answer to it."""
         call = self.calls[id] = Call(self, exchange, route, ask, id, head, time.monotonic(), claim)
         exchange.on_cancel = call.left
-        self.handle(Arrived(request(id, route, ask, tenant, asked)))
+        cached = self.cache is not None and self.cache.meet(call, tenant)
+        self.handle(Arrived(request(id, route, ask, tenant, asked, cached, self.ticketed and TICKET in self.takers)))
+
+    def divert(self, call: Call, action: Divert) -> None:
+        """The core is done with a call: who takes it gives its caller the answer. No engine's work is charged for it."""
+        call.climb(action.rungs)
+        if not call.exchange.started:
+            call.head, call.served = call.head + call.served, b""
+        status = self.takers[action.rung](call)
+        self._drop(call, Finished(call.id, status or 200, 0, 0, 0))
 
     def cancelled(self, call: Call) -> None:
         """The caller left: its engine is told within this callback."""
@@ -80,6 +95,11 @@ class Driver:
         call.first = time.monotonic()
         call.counted = 1
         self.handle(FirstToken(call.id))
+
+    def decided(self, call: Call) -> None:
+        """Of two engines one has shown something."""
+        assert call.node is not None
+        self.handle(FirstToken(call.id, call.node.config.name))
 
     def finished(self, call: Call, event: Finished) -> None:
         self._drop(call, event)
@@ -120,10 +140,19 @@ class Driver:
                 # Its caller has left; the event that tells the core is waiting its turn, or was this one.
                 continue
             if type(action) is Forward:
-                call.send(self.nodes[action.node], now)
+                if not call.flowing:
+                    call.send(self.nodes[action.node], now, action)
             elif type(action) is Reject:
                 self._drop(call, action)
                 call.refuse(action)
+            elif type(action) is Recall:
+                if not call.recall():
+                    self.handle(FirstToken(call.id, action.node))
+            elif type(action) is Hedge:
+                if not call.hedge(self.nodes[action.node]):
+                    self.decided(call)
+            elif type(action) is Divert:
+                self.divert(call, action)
 
     def _arm(self, deadline: float) -> None:
         if self._timer is not None:

@@ -28,10 +28,10 @@ def check(config: Config) -> None:
         key = f"classes[{index}]"
         _check_times(one, key)
         _check_when(one.when, f"{key}.when")
-        _check_ladder(one.ladder, f"{key}.ladder")
+        _check_ladder(one.ladder, f"{key}.ladder", config)
     _check_reached(config)
     _check_floors(config.classes)
-    _check_ladder(config.ladder, "ladder")
+    _check_ladder(config.ladder, "ladder", config)
     _check_keys(config)
     _check_smaller(config)
 
@@ -159,12 +159,14 @@ def _upper(bounds: Range) -> tuple[float, bool]:
 # --- what a class is given -------------------------------------------------------------------------------------------
 
 
-def _check_ladder(ladder: tuple[Rung, ...], key: str) -> None:
+def _check_ladder(ladder: tuple[Rung, ...], key: str, config: Config) -> None:
     for index, rung in enumerate(ladder):
         if rung in ladder[:index]:
             raise ConfigError(f"{rung} stands here twice", key=f"{key}[{index}]")
         if rung is Rung.REJECT and index < len(ladder) - 1:
             raise ConfigError("nothing can be tried after reject: put it last", key=f"{key}[{index}]")
+        if rung is Rung.SMALLER and not config.smaller:
+            raise ConfigError("no model has a smaller one; name them: `smaller: {MODEL: OTHER}`", key=f"{key}[{index}]")
 
 
 def _check_floors(classes: tuple[Class, ...]) -> None:

@@ -11,10 +11,12 @@ from pathlib import Path
 
 from penstock.config import Config
 from penstock.core import Core
+from penstock.core.ladder import named
 from penstock.errors import ConfigError
 from penstock.facts import Host, KeyUse, Profile, Snapshot
 from penstock.gateway import auth
 from penstock.gateway.app import App
+from penstock.gateway.cache import Cache
 from penstock.gateway.driver import Driver
 from penstock.gateway.hold import Hold
 from penstock.gateway.home import place
@@ -49,6 +51,11 @@ class Gateway:
         head = Head(config=config, knobs=config.knobs, seed=seed, profiles=profiles)
         self.journal = None if journal is None else Journal(journal, head)
         self.driver = Driver(self.core, self.nodes, config.limits, self.ledger, self.journal)
+        rungs = named(config)
+        self.driver.ticketed = "ticket" in rungs
+        if "cache" in rungs:
+            self.driver.cache = cache = Cache(config.cache, self.core.allows)
+            self.driver.takers["cache"] = cache.take
         self.app = App(config, keys, self.core, self.driver)
         self.server = Server(self.app, config.limits, hosts=config.listen.hosts, stamp=self.app.stamp)
         self.jobs: Jobs | None = None

@@ -16,13 +16,17 @@ class ClassBook:
     """The numbers of one task class."""
 
     __slots__ = (
-        "arrivals", "bounded", "cached_tokens", "duration_s", "met", "missed", "outcomes", "output_tokens", "prompt_tokens", "queue_s",
-        "task", "tpot_s", "ttft_s",
+        "arrivals", "bounded", "cached_tokens", "duration_s", "hedges",
+        "met", "missed", "outcomes", "output_tokens", "prompt_tokens", "queue_s",
+        "recalls", "rungs", "task", "tpot_s", "ttft_s",
     )  # fmt: skip
 
     def __init__(self, task: TaskClass) -> None:
         self.follow(task)
-        self.arrivals = self.prompt_tokens = self.cached_tokens = self.output_tokens = self.met = self.missed = 0
+        self.arrivals = self.prompt_tokens = self.cached_tokens = self.output_tokens = self.met = self.missed = self.recalls = (
+            self.hedges
+        ) = 0
+        self.rungs: dict[str, int] = {}
         self.outcomes = dict.fromkeys(Outcome, 0)
         self.queue_s, self.ttft_s, self.duration_s, self.tpot_s = Histogram(WAITS), Histogram(WAITS), Histogram(WHOLES), Histogram(STEPS)
 
@@ -59,9 +63,28 @@ class Live(msgspec.Struct, gc=False):
     stream: bool
     node: NodeBook | None = None
     forwards: int = 0
+    failed: bool = False
+    """Its last node failed it."""
     due: float = -1.0
     """When the first token was predicted to come."""
     first: float = -1.0
+    second: NodeBook | None = None
+    """The second node that it is on, until one of the two is the first."""
+    climbed: int = 0
+    """Rungs of its ladder that are booked."""
+
+    def climb(self, rungs: tuple[str, ...]) -> None:
+        """Book those that it took since it was last heard of."""
+        booked = self.book.rungs
+        for rung in rungs[self.climbed :]:
+            booked[rung] = booked.get(rung, 0) + 1
+        self.climbed = len(rungs)
+
+    def decide(self, node: NodeBook | None) -> None:
+        """Of two nodes this one serves it."""
+        if node is not None:
+            self.node = node
+        self.second = None
 
 
 class JobBook:

@@ -57,6 +57,9 @@ def _requests(ledger: Ledger) -> Iterator[Family]:
     yield _by("penstock_arrivals_total", {name: book.arrivals for name, book in books})
     outcomes = [((name, str(outcome)), count) for name, book in books for outcome, count in book.outcomes.items()]
     yield _family("penstock_requests_total", outcomes)
+    yield _family("penstock_rungs_total", [((name, rung), count) for name, book in books for rung, count in book.rungs.items()])
+    yield _by("penstock_recalls_total", {name: book.recalls for name, book in books})
+    yield _by("penstock_hedges_total", {name: book.hedges for name, book in books})
     kept = [((name, met), count) for name, book in books if book.bounded for met, count in (("true", book.met), ("false", book.missed))]
     yield _family("penstock_deadlines_total", kept)
     yield _by("penstock_queue_wait_seconds", {name: book.queue_s for name, book in books})

@@ -15,14 +15,17 @@ from penstock.events import (
     Arrived,
     Cancelled,
     ConfigReplaced,
+    Divert,
     Event,
     Failed,
     Finished,
     FirstToken,
     Forward,
+    Hedge,
     KnobsSet,
     NodeLost,
     Progress,
+    Recall,
     Reject,
 )
 from penstock.facts import Outcome, Request
@@ -75,7 +78,7 @@ class Ledger:
         elif kind is Finished:
             self._finished(event, now)  # type: ignore[arg-type]
         elif kind is FirstToken:
-            self._first_token(event.id, now)  # type: ignore[union-attr]
+            self._first_token(event, now)  # type: ignore[arg-type]
         elif kind in self._others:
             self._others[kind](event, now)
         for action in actions:
@@ -83,6 +86,12 @@ class Ledger:
                 self._forward(action, now)
             elif type(action) is Reject:
                 self._reject(action)
+            elif type(action) is Divert:
+                self._divert(action)
+            elif type(action) is Recall:
+                self._recall(action)
+            elif type(action) is Hedge:
+                self._hedge(action)
 
     def turn_away(self, code: str) -> None:
         """Book a call that was answered with the error `code` (one of ours) and never reached the core."""
@@ -111,18 +120,25 @@ class Ledger:
         live = self.live.get(action.id)
         if live is None:
             return
-        if live.forwards:
+        if live.failed:
             node.retries += 1
-        else:
+            live.failed = False
+        if not live.forwards:
             live.book.queue_s.observe(now - live.arrived)
+        if action.rungs:
+            live.climb(action.rungs)
         live.forwards += 1
         live.node = node
         live.due = now + action.why[1] if len(action.why) > 1 else -1.0
 
-    def _first_token(self, id: int, now: float) -> None:
-        live = self.live.get(id)
+    def _first_token(self, event: FirstToken, now: float) -> None:
+        live = self.live.get(event.id)
         if live is None or live.first >= 0:
             return
+        if event.node:
+            live.decide(self.nodes.get(event.node))
+            if not live.stream:
+                return
         live.first = now
         live.book.ttft_s.observe(now - live.arrived)
         if live.due >= 0:
@@ -137,6 +153,8 @@ class Ledger:
         live = self.live.pop(event.id, None)
         if live is None:
             return
+        if event.node:
+            live.decide(self.nodes.get(event.node))
         book = live.book
         book.outcomes[Outcome.COMPLETED] += 1
         if event.status >= 400:
@@ -169,12 +187,39 @@ class Ledger:
             self.retry_after_s[action.outcome] = Histogram(RETRIES)
         self.retry_after_s[action.outcome].observe(action.retry_after_s)
 
+    def _divert(self, action: Divert) -> None:
+        live = self.live.pop(action.id, None)
+        if live is not None:
+            live.climb(action.rungs)
+            live.book.outcomes[Outcome.DIVERTED] += 1
+
     def _failed(self, event: Failed, now: float) -> None:
         live = self.live.get(event.id)
         if live is None or live.node is None:
             return
+        second = live.second
+        if second is not None:
+            # The other of the two goes on alone.
+            gone = self.nodes.get(event.node, live.node)
+            gone.failures[event.failure] += 1
+            live.decide(live.node if gone is second else second)
+            return
         live.node.failures[event.failure] += 1
-        live.node, live.first, live.due = None, -1.0, -1.0
+        live.node, live.first, live.due, live.failed = None, -1.0, -1.0, True
+
+    def _hedge(self, action: Hedge) -> None:
+        node = self.nodes.get(action.node) or _row(self.nodes, action.node, NODES, NodeBook)
+        node.forwards += 1
+        live = self.live.get(action.id)
+        if live is not None:
+            live.book.hedges += 1
+            live.second = node
+
+    def _recall(self, action: Recall) -> None:
+        live = self.live.get(action.id)
+        if live is not None:
+            live.book.recalls += 1
+            live.node, live.due = None, -1.0
 
     def _cancelled(self, event: Cancelled, now: float) -> None:
         live = self.live.pop(event.id, None)

@@ -1,4 +1,4 @@
-"""The four kinds of policy, as literal tables: name -> class.
+"""The kinds of policy, as literal tables: name -> class.
 
 Law: a policy is a small frozen class with its parameters and one pure method. It is given views; it changes
 nothing.
@@ -17,16 +17,22 @@ from penstock.policy.order.deadline import Deadline
 from penstock.policy.order.fcfs import Fcfs
 from penstock.policy.pick.best import Best
 from penstock.policy.pick.two import Two
+from penstock.policy.rung.cache import Cache
+from penstock.policy.rung.smaller import Smaller
+from penstock.policy.rung.ticket import Ticket
+from penstock.policy.rung.wait import Wait
 from penstock.policy.score.kv_room import KvRoom
 from penstock.policy.score.latency import Latency
 from penstock.policy.score.prefix import Prefix
 from penstock.policy.score.queue import Queue
-from penstock.policy.views import Admit, Order, Pick, Score
+from penstock.policy.views import Admit, Order, Pick, Rung, Score
 
 ORDER: dict[str, type[Order]] = {"fcfs": Fcfs, "deadline": Deadline}
 ADMIT: dict[str, type[Admit]] = {"bounded": Bounded, "slo": Slo}
 SCORE: dict[str, type[Score]] = {"queue": Queue, "kv_room": KvRoom, "prefix": Prefix, "latency": Latency}
 PICK: dict[str, type[Pick]] = {"best": Best, "two": Two}
+RUNG: dict[str, type[Rung]] = {"wait": Wait, "cache": Cache, "smaller": Smaller, "ticket": Ticket}
+"""`reject` is not among them: it is what is left at every ladder's end."""
 
 
 def find(table: dict[str, type[Any]], name: str, key: str) -> Any:

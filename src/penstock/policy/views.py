@@ -5,11 +5,14 @@ Law: views are read, never written.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from random import Random
-from typing import Protocol
+from typing import ClassVar, Protocol
+
+import msgspec
 
 from penstock.facts import Outcome, Request, Signals
+from penstock.policy.rung.step import Step
 
 
 class FlightView(Protocol):
@@ -33,6 +36,11 @@ class FlightView(Protocol):
 
     @property
     def priority(self) -> int: ...
+
+    @property
+    def model(self) -> str:
+        """The model that would serve it: the one asked for, until a rung names another."""
+        ...
 
 
 class MemoryView(Protocol):
@@ -114,6 +122,13 @@ class AdmitView(Protocol):
         ...
 
 
+class Around(msgspec.Struct, frozen=True, gc=False):
+    """What rungs look at beside the request."""
+
+    smaller: Mapping[str, str]
+    """Model -> the one that may serve in its place."""
+
+
 class Order(Protocol):
     """Which waiting request goes first: the smallest key. Asked once, when the request begins to wait."""
 
@@ -136,3 +151,14 @@ class Pick(Protocol):
     """From scores to the index of one of them."""
 
     def pick(self, scores: Sequence[float], nodes: Sequence[NodeView], rng: Random) -> int: ...
+
+
+class Rung(Protocol):
+    """What it offers the request, or None. A rung that another node, region or provider serves offers that one's lane."""
+
+    EAGER: ClassVar[bool]
+    """It is asked before the request is started, unless the ladder has it wait first."""
+    SERVES: ClassVar[bool]
+    """Nodes serve the request, which takes time: who waits before it must not wait to the last moment."""
+
+    def step(self, flight: FlightView, around: Around) -> Step | None: ...

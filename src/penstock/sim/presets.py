@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from penstock.config import Node, Policy
+from penstock.config import Node, Policy, Rung
 from penstock.errors import TraceError
 from penstock.facts import Profile
 from penstock.knobs import Knobs
@@ -28,6 +28,8 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True):
     """Classes, policy and knobs of a configuration file take the place of its own."""
     blind: bool = False
     """It does not look at what prompts have in common."""
+    ladder: tuple[Rung, ...] = ()
+    """Of the objective's class."""
     knows_profile: bool = False
     """Its configuration names each node's profile."""
     knows_cache: bool = False
@@ -78,6 +80,15 @@ PRESETS: dict[str, Preset] = {
         policy=_rule("LlmdQueue", "LlmdKvUsage", "LlmdPrefix", weights=(2.0, 2.0, 3.0)),
         knows_cache=True,
         scrape_s=0.05,
+    ),
+    "penstock-tickets": Preset(
+        about="the same; what cannot be served in time is given a ticket",
+        policy=Policy(),
+        knobs=Knobs(),
+        streams=True,
+        deadlines=True,
+        ladder=(Rung.WAIT, Rung.TICKET),
+        knows_profile=True,
     ),
 }
 

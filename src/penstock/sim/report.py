@@ -48,6 +48,7 @@ def summary(name: str, world: World, slo: Slo) -> Json:
         "requests": len(trips),
         "completed": len(done),
         "refused": sum(trip.outcome in REFUSED for trip in trips),
+        "diverted": sum(trip.outcome is Outcome.DIVERTED for trip in trips),
         "goodput": ratio(len(good), len(trips)),
         "good_per_s": ratio(len(good), begun),
         "ttft_s": spread([ttft(trip) for trip in done], (50, 90, 99)),

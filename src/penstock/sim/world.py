@@ -24,14 +24,17 @@ from penstock.events import (
     Arrived,
     Cancel,
     Cancelled,
+    Divert,
     Event,
     Failed,
     Finished,
     FirstToken,
     Forward,
+    Hedge,
     NodeLost,
     NodeSeen,
     Progress,
+    Recall,
     Tick,
 )
 from penstock.facts import Failure, Outcome, Profile, Request
@@ -63,6 +66,14 @@ class Trip(msgspec.Struct, gc=False):
     ended_at: float = -1.0
     cached_tokens: int = -1
     """Of the prompt, found in the node's cache; -1 when it never ran."""
+    second: int = -1
+    """A second node that it is on, until one of the two is the first."""
+    first_on: int = -1
+    """The node that showed its first token."""
+
+    def forget(self) -> None:
+        """It starts again elsewhere."""
+        self.first_at, self.first_on, self.cached_tokens = -1.0, -1, -1
 
 
 class World:
@@ -174,16 +185,30 @@ class World:
         for outcome in machine.advance(now):
             trip = self.trips[outcome.id]
             if isinstance(outcome, engine.Started):
-                trip.first_at, trip.cached_tokens = now, outcome.cached_tokens
-                if self.preset.streams and trip.arrival.stream:
-                    self._tell(FirstToken(outcome.id), now)
+                shown = self.preset.streams and trip.arrival.stream
+                if trip.first_at < 0 or (not shown and trip.second < 0):
+                    trip.first_at, trip.first_on, trip.cached_tokens = now, machine.index, outcome.cached_tokens
+                if shown:
+                    self._tell(FirstToken(outcome.id, self._named(trip, machine)), now)
+                    trip.node, trip.second = machine.index, -1
             else:
                 del machine.flying[outcome.id]
                 arrival = trip.arrival
                 # A sequence that could never fit is refused by the engine: a 4xx answer on the wire.
                 self._end(trip, Outcome.FAILED if outcome.refused else Outcome.COMPLETED, now)
                 status = 400 if outcome.refused else 200
-                self._tell(Finished(outcome.id, status, arrival.prompt_tokens, trip.cached_tokens, outcome.output_tokens or -1), now)
+                self._tell(
+                    Finished(
+                        outcome.id,
+                        status,
+                        arrival.prompt_tokens,
+                        trip.cached_tokens,
+                        outcome.output_tokens or -1,
+                        self._named(trip, machine),
+                    ),
+                    now,
+                )
+                trip.node = machine.index
         self._watch_engine(machine)
 
     # -- the core
@@ -209,6 +234,7 @@ class World:
             session=arrival.session,
             max_priority=self.caps.get(arrival.tenant, 5),
             metadata=arrival.metadata,
+            ticket=True,
         )
 
     def _leave_at(self, patience_s: float) -> float:
@@ -242,18 +268,36 @@ class World:
         if isinstance(action, Forward):
             machine = self._by_name[action.node]
             trip.node = machine.index
-            if machine.alive:
-                arrival = trip.arrival
-                machine.submit(engine.Sequence(action.id, arrival.prompt_tokens, arrival.output_tokens, arrival.blocks), now)
-                self._watch_engine(machine)
-            else:
-                self._tell(Failed(action.id, Failure.CONNECT), now)
+            self._submit(machine, action.id, trip, now)
         elif isinstance(action, Cancel):
             machine = self._by_name[action.node]
             machine.cancel(action.id, now)
             self._watch_engine(machine)
+        elif isinstance(action, Recall):
+            machine = self._by_name[action.node]
+            machine.cancel(action.id, now)
+            self._watch_engine(machine)
+            trip.forget()
+        elif isinstance(action, Hedge):
+            machine = self._by_name[action.node]
+            trip.second = machine.index
+            self._submit(machine, action.id, trip, now)
+        elif isinstance(action, Divert):
+            self._end(trip, Outcome.DIVERTED, now)
         else:
             self._end(trip, action.outcome, now)
+
+    def _submit(self, machine: Machine, id: int, trip: Trip, now: float) -> None:
+        if machine.alive:
+            arrival = trip.arrival
+            machine.submit(engine.Sequence(id, arrival.prompt_tokens, arrival.output_tokens, arrival.blocks), now)
+            self._watch_engine(machine)
+        else:
+            self._tell(Failed(id, Failure.CONNECT, node=self._named(trip, machine)), now)
+
+    def _named(self, trip: Trip, machine: Machine) -> str:
+        """The node's name as events carry it: where a request is on two."""
+        return machine.name if trip.second >= 0 else ""
 
     def _end(self, trip: Trip, outcome: Outcome, now: float) -> None:
         assert trip.outcome is None, "a request ended twice"
@@ -296,8 +340,10 @@ class World:
             for id in ids:
                 trip = self.trips[id]
                 started = trip.first_at >= 0.0 and trip.arrival.stream
-                trip.first_at, trip.cached_tokens = -1.0, -1
-                self._tell(Failed(id, Failure.RESET, started), now)
+                if trip.first_on in (-1, machine.index):
+                    trip.forget()
+                self._tell(Failed(id, Failure.RESET, started, self._named(trip, machine)), now)
+                trip.second = -1
         if fault.do == "restart":
             machine.restart(now)
         elif fault.do == "slow":
@@ -326,6 +372,7 @@ def configuration(
                 ttft_ms=None if slo.ttft_s is None else slo.ttft_s * 1e3,
                 ttft_ms_per_1k=slo.ttft_per_1k_s * 1e3,
                 tpot_ms=None if slo.tpot_s is None else slo.tpot_s * 1e3,
+                ladder=preset.ladder,
             ),
         )
     return Config(

@@ -95,6 +95,22 @@ def read(route: str, body: bytes, limits: Limits, salt: int, aliases: Mapping[st
     return Call(model, asked, stream, usage_asked, max_tokens, size, blocks(text, model, tools, salt), body, found, choices)
 
 
+def with_model(body: bytes, model: str) -> bytes:
+    """A body that was read before, for another model."""
+    return _rewritten(body, model, ask_usage=False)
+
+
+def canonical(body: bytes, without: Collection[str], **fields: object) -> tuple[dict[str, Raw], bytes]:
+    """A body that was read before: its fields, and what two of them have in common that ask the same.
+
+    Fields in order of name, each value's text as it came; those called in `without` are left out, `fields` put in.
+    """
+    given = _OBJECT.decode(body)
+    kept = {name: value for name, value in given.items() if name not in without}
+    kept |= {name: Raw(msgspec.json.encode(value)) for name, value in fields.items()}
+    return given, msgspec.json.encode(dict(sorted(kept.items())))
+
+
 def error(status: int, code: str, message: str, field: str | None = None, **extra: object) -> bytes:
     """An error body in OpenAI's form; `extra` keys are added beside its own."""
     kind = TYPES.get(status) or ("invalid_request_error" if status < 500 else "server_error")

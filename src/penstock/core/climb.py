@@ -1,0 +1,73 @@
+"""A request's way along its ladder. A part of the core, over its state."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from penstock.core.flight import Flight
+from penstock.core.ladder import WAIT
+from penstock.core.lane import ANY
+from penstock.events import Action, Divert
+from penstock.facts import Outcome
+from penstock.policy.rung.step import Step
+
+if TYPE_CHECKING:
+    from penstock.core.core import Core
+
+
+class Climb:
+    __slots__ = ("core", "turned")
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+        self.turned: list[tuple[Flight, Outcome]] = []
+        """Those that the present pass found no longer able to wait, and that have rungs left."""
+
+    def walk(self, flight: Flight, outcome: Outcome, now: float, actions: list[Action]) -> None:
+        """Waiting does not serve it, or may not: try the rungs that are left, then refuse it with `outcome`."""
+        rungs = flight.ladder.rungs
+        while flight.rung < len(rungs):
+            name, rung = rungs[flight.rung]
+            flight.rung += 1
+            step = rung.step(flight, self.core.ladders.around)
+            if step is None:
+                continue
+            if step.divert:
+                self.divert(flight, name, now, actions)
+                return
+            if step.wait:
+                flight.waits = True
+                if self.core._place(flight, now, actions) is None:
+                    return
+            elif self.change(flight, name, step, now, actions):
+                return
+        self.core._reject(flight, outcome, now, actions)
+
+    def change(self, flight: Flight, name: str, step: Step, now: float, actions: list[Action]) -> bool:
+        """Whether the nodes of another lane take it; if not it stays where it was."""
+        lane = self.core.lanes.get(step.lane) or self.core.lanes.get(ANY)
+        if lane is None or lane is flight.lane:
+            return False
+        before = flight.lane, flight.model, flight.taken, flight.due, flight.own_s, flight.key
+        flight.lane, flight.model, flight.taken = lane, step.model or flight.model, (*flight.taken, name)
+        self.core._set_deadline(flight)
+        if self.core._place(flight, now, actions) is None:
+            return True
+        flight.lane, flight.model, flight.taken, flight.due, flight.own_s, flight.key = before
+        return False
+
+    def turn(self, flight: Flight, outcome: Outcome, now: float, actions: list[Action]) -> None:
+        """It has been waiting, and that is of no use any more. A pass is ended before what may change another lane's queue."""
+        if flight.rung < len(flight.ladder.rungs):
+            self.waited(flight, now)
+            self.turned.append((flight, outcome))
+        else:
+            self.core._reject(flight, outcome, now, actions)
+
+    def waited(self, flight: Flight, now: float) -> None:
+        if now > flight.queued and flight.taken[-1:] != (WAIT,):
+            flight.taken = (*flight.taken, WAIT)
+
+    def divert(self, flight: Flight, rung: str, now: float, actions: list[Action]) -> None:
+        del self.core.flights[flight.request.id]
+        actions.append(Divert(flight.request.id, rung, (*flight.taken, rung), self.core._why(flight, now)))

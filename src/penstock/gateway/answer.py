@@ -1,0 +1,19 @@
+"""Which of an engine's answers callers may see."""
+
+from __future__ import annotations
+
+from penstock.facts import Failure
+
+EARLY_BYTES = 65_536
+"""Kept back of a stream that shows no content, and read of an answer that is thrown away."""
+
+
+def is_answer(status: int) -> bool:
+    """Whether callers may see it. An engine's 401 and 403 are about our key, not the caller's; 429 and 503 mean "busy"."""
+    return 200 <= status < 300 or (400 <= status < 500 and status not in (401, 403, 407, 429))
+
+
+def failure_of(status: int) -> Failure:
+    if status in (429, 503):
+        return Failure.BUSY
+    return Failure.STATUS if status >= 400 else Failure.PROTOCOL

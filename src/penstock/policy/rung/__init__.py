@@ -1,0 +1,1 @@
+"""What may be tried for a request that waiting does not serve."""
