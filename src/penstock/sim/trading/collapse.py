@@ -12,10 +12,10 @@ from penstock.sim.trading.curve import Crowd
 from penstock.sim.trading.place import Run
 from penstock.sim.trading.verdict import Figure
 
-BELOW, PAST = 4_000.0, 6_000.0
+BELOW, PAST = 4_000.0, 6_700.0
 RUN = Run(
     "collapse",
-    "to 4,000/s in 20 s, 10 s level, then 6,000/s",
+    "to 4,000/s in 20 s, 10 s level, then 6,700/s",
     Crowd(before=BELOW, after=PAST, warm_s=20.0, at_s=30.0),
     105.0,
     90.0,

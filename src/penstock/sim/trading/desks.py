@@ -53,8 +53,8 @@ class Desk(msgspec.Struct, frozen=True, kw_only=True):
 
 
 SERVICES = {
-    "prediction": Service(subjects=500, shared_tokens=1_024),
-    "risk": Service(subjects=66, shared_tokens=2_048),
+    "prediction": Service(subjects=470, shared_tokens=1_024),
+    "risk": Service(subjects=62, shared_tokens=2_048),
     "log": Service(subjects=20, shared_tokens=512),
 }
 TASKS = {
