@@ -61,7 +61,7 @@ class Play:
 
     def scored(self, blocks: tuple[int, ...] = (), *, hint: Node | None = None) -> set[int]:
         looking = Looking()
-        self.router.single = looking
+        self.router.single, self.router.leader = looking, None
         self.choose(blocks, hint=hint)
         assert len(looking.seen) == len(set(looking.seen))
         return set(looking.seen)

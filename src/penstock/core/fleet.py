@@ -58,6 +58,7 @@ class Node:
         "base_s",
         "beside_s",
         "bit",
+        "bounded",
         "breaker",
         "busy_until",
         "concurrency",
@@ -111,6 +112,8 @@ class Node:
         self.answer_s = self.beside_s = 0.0
         """Of nodes of which only ends are seen: an answer's time, and what each request beside it adds."""
         self.kv_tokens = node.kv_tokens or (profile.kv_tokens if profile else None)
+        self.bounded = self.kv_tokens is not None
+        """Its memory's size is known."""
         self.memory = Memory()
         self.size_memory(knobs)
         self.shares_prefix = profile is None or not profile.cache_tokens

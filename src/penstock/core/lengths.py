@@ -135,6 +135,9 @@ class Lengths:
     def find(self, key: Key) -> Survival:
         """What is known for the key, or for the longest prefix of it that enough answers were seen of."""
         known = self.known
+        found = known.get(key)
+        if found is not None and found.seen >= ENOUGH:
+            return found
         for cut in range(len(key), 0, -1):
             found = known.get(key[:cut])
             if found is not None and found.seen >= ENOUGH:
