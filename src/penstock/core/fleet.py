@@ -194,15 +194,16 @@ class Node:
         if not self.running:
             self._restart_whole(now)
         self.running += 1
-        if self.concurrency is not None:
-            self.concurrency.gave(flight.request.stream, flight.task.total_s, self.running, now)
-            if self.concurrency.rules:
-                self.limit = self.concurrency.limit
+        learned = self.concurrency
+        if learned is not None:
+            learned.gave(flight.request.stream, flight.task.total_s, self.running, now)
+            if learned.rules:
+                self.limit = learned.limit
             elif self.answer_s:
                 self.answer_s = self.beside_s = 0.0
         memory = self.memory
         flight.shares = False
-        if self.shares_prefix and flight.request.blocks and memory.tight:
+        if self.shares_prefix and self.bounded and flight.request.blocks and memory.tight:
             # Before, what is counted twice does no harm, and counting blocks costs.
             flight.shares = True
             memory.take(flight.request.blocks)
@@ -230,7 +231,7 @@ class Node:
             self.pending_tokens += flight.uncached
         else:
             self.prefilled_tokens += flight.uncached
-        if memory.capacity < inf:
+        if self.bounded:
             flight.clock, flight.counted = -1.0, 0
             flight.prompt_kv = max(0, tokens - flight.quota)
             memory.pool.add(flight, self.clock(now))
@@ -289,7 +290,7 @@ class Node:
         self.running -= 1
         memory = self.memory
         memory.settle(flight.request.id)
-        if memory.capacity < inf:
+        if self.bounded:
             memory.pool.drop(flight, self.clock(now))
             if flight.shares:
                 memory.give_up(flight.request.blocks)
@@ -308,7 +309,8 @@ class Node:
             self.learn_whole(flight, now)
         learned = self.concurrency
         if learned is not None and learned.rules:
-            learned.ended(self.running, max(1e-4, now - flight.forwarded), now)
+            took_s = now - flight.forwarded
+            learned.ended(self.running, took_s if took_s > 1e-4 else 1e-4, now)
             self.limit = learned.limit
             self.answer_s = learned.base_s or learned.recent_s
             self.beside_s = 0.5 * learned.recent_s / learned.limit

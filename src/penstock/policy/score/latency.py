@@ -39,23 +39,22 @@ class Latency(msgspec.Struct, frozen=True):
         self, flight: FlightView, nodes: Sequence[NodeView], cached: Sequence[int], now: float, tolerance: float, rng: Random
     ) -> tuple[int, float]:
         """`score` and the pick `best` in one pass. A cost is a score negated."""
-        tokens = flight.request.prompt_tokens
+        tokens, place = float(flight.request.prompt_tokens), 0
         crowd_s, weight = self.crowd_s, 1.0 + self.thrift
         least = limit = inf
-        near: list[tuple[int, float]] = []
-        for place, node in enumerate(nodes):
+        near: list[tuple[float, int]] = []
+        for node in nodes:
+            cost = node.base_s + node.answer_s + (crowd_s + node.beside_s) * node.running + (tokens - cached[place]) * node.token_s * weight
             wait = node.free_at - now
-            cost = (
-                node.base_s + node.answer_s + (crowd_s + node.beside_s) * node.running + (tokens - cached[place]) * node.token_s * weight
-            )
             if wait > 0.0:
                 cost += wait
             if cost <= limit:
-                near.append((place, cost))
+                near.append((cost, place))
                 if cost < least:
                     least, limit = cost, cost + abs(cost) * tolerance
+            place += 1
         if len(near) > 1:
             # Some were near only to what was the least before.
-            near = [one for one in near if one[1] <= limit]
-        place, cost = near[0] if len(near) == 1 else near[int(rng.random() * len(near))]
+            near = [one for one in near if one[0] <= limit]
+        cost, place = near[0] if len(near) == 1 else near[int(rng.random() * len(near))]
         return place, -cost
