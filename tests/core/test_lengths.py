@@ -53,7 +53,7 @@ def test_answers_that_still_run_keep_short_ones_from_being_taken_for_all() -> No
     rng, news = random.Random(1), []
     for _ in range(2_000):
         tokens = int(rng.expovariate(1 / 500)) + 1
-        news.append((0, min(tokens, 200), tokens <= 200))
+        news.append((0, bin_of(min(tokens, 200)), tokens <= 200))
     made = Survival(0.8, 256)
     made.learn(news)
     made.settle()
