@@ -63,7 +63,9 @@ def test_answers_that_still_run_keep_short_ones_from_being_taken_for_all() -> No
 
 def test_answer_counted_in_parts_weighs_as_one() -> None:
     whole, parts = learned([100, 900] * 200), Survival(0.8, 256)
-    parts.learn([(bin_of(before), bin_of(tokens), ended) for before, tokens, ended in ((0, 100, True), (0, 300, False), (300, 900, True))] * 200)
+    parts.learn(
+        [(bin_of(before), bin_of(tokens), ended) for before, tokens, ended in ((0, 100, True), (0, 300, False), (300, 900, True))] * 200
+    )
     parts.settle()
     assert parts.mean == pytest.approx(whole.mean, rel=0.05)
 

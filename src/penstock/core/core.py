@@ -7,6 +7,7 @@ lost, and a pass looks at a bounded number of queue heads.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from heapq import heappop
 from math import inf
 from random import Random
 from typing import Any
@@ -125,6 +126,9 @@ class Core:
         if hedges:
             if hedges[0][0] <= now:
                 self.second.try_overdue(now, actions)
+            while hedges and ((watched := self.flights.get(hedges[0][1])) is None or watched.first >= 0):
+                # It has shown what was waited for: nobody need wake up to see that.
+                heappop(hedges)
             if hedges and hedges[0][0] < deadline:
                 deadline = hedges[0][0]
         self.deadline = deadline

@@ -48,6 +48,7 @@ class Router:
         self.single: Score | None = self.scores[0][1] if len(self.scores) == 1 and self.scores[0][0] > 0 else None
         self.picker: Pick = find(PICK, policy.pick, "policy.pick")
         self.leader: Leader | None = None
+        self.tolerance = 0.0
         """Scores and picks in one, where the policies allow that."""
         if isinstance(self.picker, Best) and isinstance(self.single, Leader):
             self.leader, self.tolerance = self.single, self.picker.tolerance
@@ -81,6 +82,8 @@ class Router:
             nodes = nodes[kept:]
         holders = self.prefixes.match(request.blocks) if request.blocks else None
         among = nodes if len(nodes) <= ALL else self.candidates(nodes, holders or {}, knobs.sample, hint)
+        able: Sequence[Node]
+        cached: Sequence[int]
         if holders or flight.tried:
             able, cached = self._able(flight, among, holders, tokens, now)
         else:

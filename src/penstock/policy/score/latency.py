@@ -39,11 +39,11 @@ class Latency(msgspec.Struct, frozen=True):
         self, flight: FlightView, nodes: Sequence[NodeView], cached: Sequence[int], now: float, tolerance: float, rng: Random
     ) -> tuple[int, float]:
         """`score` and the pick `best` in one pass. A cost is a score negated."""
-        tokens, place = float(flight.request.prompt_tokens), 0
+        tokens = float(flight.request.prompt_tokens)
         crowd_s, weight = self.crowd_s, 1.0 + self.thrift
         least = limit = inf
         near: list[tuple[float, int]] = []
-        for node in nodes:
+        for place, node in enumerate(nodes):
             cost = node.base_s + node.answer_s + (crowd_s + node.beside_s) * node.running + (tokens - cached[place]) * node.token_s * weight
             wait = node.free_at - now
             if wait > 0.0:
@@ -52,7 +52,6 @@ class Latency(msgspec.Struct, frozen=True):
                 near.append((cost, place))
                 if cost < least:
                     least, limit = cost, cost + abs(cost) * tolerance
-            place += 1
         if len(near) > 1:
             # Some were near only to what was the least before.
             near = [one for one in near if one[0] <= limit]
