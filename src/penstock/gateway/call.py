@@ -129,7 +129,9 @@ class Call(msgspec.Struct, eq=False):
         if model and model != self.ask.model:
             self.ask = msgspec.structs.replace(self.ask, model=model, body=openai.with_model(self.ask.body, model))
             # Another model's answer is not what those who ask the same again would get.
-            self.keep = None
+            if self.keep is not None:
+                self.keep.close()
+                self.keep = None
 
     def replay(self, answer: Kept) -> None:
         """Give the caller an answer kept from before, to its last byte."""
