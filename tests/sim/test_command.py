@@ -133,3 +133,14 @@ def test_conversation_trace_at_three_times_its_speed(data: Path) -> None:
     assert found["penstock"]["goodput"] >= 0.87
     assert found["fifo-rr"]["goodput"] < 0.1
     assert found["sglang-cache-aware"]["goodput"] < 0.1
+
+
+def test_a_hog_is_shown_beside_the_quiet_run() -> None:
+    words = ("--scenario", "tenants", "--limit", 200, "--hog", "t0:5")
+    result = results(*words)[0]
+    assert list(result) == [*KEYS, "hog"]
+    assert (result["hog"]["tenant"], result["hog"]["factor"]) == ("t0", 5)
+    assert result["hog"]["others"]["requests"] < 200
+    assert "beside t0 at 5 times its rate" in simulate(*words).stdout
+    wrong = simulate("--scenario", "tenants", "--limit", 200, "--hog", "nobody:5")
+    assert wrong.returncode != 0 and "no tenant 'nobody'" in wrong.stderr

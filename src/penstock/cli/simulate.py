@@ -20,6 +20,8 @@ Half an hour of production clients, as JSON:
   penstock simulate --trace servegen.tar.xz --window 09:00:09:30 --nodes 12 --slo-ttft 5 --json
 A mixed fleet:
   penstock simulate --scenario chat --nodes 4 --profile qwen3-32b-h100-tp2 --nodes 2 --profile llama-70b-h100-tp8
+One of ten tenants at a hundred times its rate:
+  penstock simulate --scenario tenants --hog t0:100
 A node that dies; faults.yaml says - {at_s: 60, node: n1, do: kill, for_s: 30}:
   penstock simulate --scenario steady --faults faults.yaml
 """
@@ -28,7 +30,7 @@ A node that dies; faults.yaml says - {at_s: 60, node: n1, do: kill, for_s: 30}:
 def simulate(
     trace: Annotated[Path | None, typer.Option(help="trace file, plain, gz or xz; or a folder", metavar="FILE")] = None,
     form: Annotated[
-        str | None, typer.Option("--format", help="mooncake, azure, servegen or journal; recognised by default", metavar="NAME")
+        str | None, typer.Option("--format", help="mooncake, azure, servegen, vtc or journal; recognised by default", metavar="NAME")
     ] = None,
     scenario: Annotated[str | None, typer.Option(help="a built-in workload instead of a trace; see --list", metavar="NAME")] = None,
     window: Annotated[
@@ -53,6 +55,10 @@ def simulate(
         Path | None,
         typer.Option(help="YAML or JSON list of {at_s, node, do: kill|restart|slow|mute|unmute, factor, for_s}", metavar="FILE"),
     ] = None,
+    hog: Annotated[
+        str | None,
+        typer.Option(help="run each preset again with this tenant at so many times its rate; how the others fare", metavar="TENANT:X"),
+    ] = None,
     seed: Annotated[int, typer.Option(help="seed of everything drawn", metavar="N")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="print a list with one object a preset")] = False,
     names: Annotated[bool, typer.Option("--list", help="list presets, profiles and scenarios, and stop")] = False,
@@ -65,7 +71,7 @@ def simulate(
     ask = command.Options(
         trace=trace, form=form, scenario=scenario, window=window, speedup=speedup, limit=limit, nodes=nodes or [], profiles=profile or [],
         presets=compare.split(",") if compare is not None else [preset], slo_ttft=slo_ttft, slo_ttft_per_1k=slo_ttft_per_1k,
-        slo_tpot=slo_tpot, faults=faults, seed=seed, as_json=as_json,
+        slo_tpot=slo_tpot, faults=faults, hog=hog, seed=seed, as_json=as_json,
     )  # fmt: skip
     command.run(ask)
 

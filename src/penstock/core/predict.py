@@ -149,29 +149,10 @@ DOUBT = 10.0
 STREAMED = 0.5
 """Intervals with fewer streams on average tell of idling, not of steps."""
 AIM = 0.8
-"""Share of the promised time between tokens to aim at: answers differ, and their mean must leave most of them inside it."""
+"""Share of the promised time between tokens to aim at first: answers differ, and their mean must leave most of them inside it."""
+AIM_LEAST, AIM_MOST = 0.6, 0.97
+MISSED = 0.02
+"""Share of the paced answers that may take longer between tokens than promised: with none, the fleet would idle for the rest."""
+NARROW = 0.04
+"""How much less is aimed at for each answer that did."""
 LEAST_SHARE = 0.05
-
-
-class Lengths:
-    """Output tokens by key (model and class): a running mean and a running high quantile (stochastic approximation)."""
-
-    __slots__ = ("known", "quantile", "start")
-
-    def __init__(self, start: float = 256.0, quantile: float = 0.8) -> None:
-        self.start, self.quantile = start, quantile
-        self.known: dict[tuple[str, str], tuple[float, float]] = {}
-
-    def learn(self, key: tuple[str, str], tokens: int) -> None:
-        mean, high = self.known.get(key, (float(tokens), self.start))
-        mean += 0.02 * (tokens - mean)
-        high *= 1 + 0.05 * (self.quantile if tokens > high else self.quantile - 1)
-        self.known[key] = (mean, max(1.0, high))
-
-    def mean(self, key: tuple[str, str], max_tokens: int) -> float:
-        mean = self.known.get(key, (0.0, 0.0))[0]
-        return min(mean, max_tokens) if max_tokens else mean
-
-    def high(self, key: tuple[str, str], max_tokens: int) -> int:
-        high = int(self.known.get(key, (0.0, self.start))[1]) + 1
-        return min(high, max_tokens) if max_tokens else high

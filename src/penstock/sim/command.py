@@ -14,7 +14,8 @@ import msgspec
 from penstock.engine import profiles
 from penstock.errors import TraceError
 from penstock.facts import Profile
-from penstock.sim import faults, load, report, traces
+from penstock.sim import fairness, faults, load, report, traces
+from penstock.sim import hog as hogs
 from penstock.sim.arrival import Arrival, cut
 from penstock.sim.presets import PRESETS, preset
 from penstock.sim.run import Plan, simulate
@@ -45,6 +46,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     slo_ttft_per_1k: float | None
     slo_tpot: float | None
     faults: Path | None
+    hog: str | None
     seed: int
     as_json: bool
 
@@ -58,7 +60,8 @@ def run(options: Options) -> None:
     machines = fleet(options.nodes, options.profiles)
     broken = faults.read(options.faults, names(len(machines))) if options.faults else []
     arrivals = workload(options)
-    plan = Plan(arrivals=arrivals, fleet=machines, presets=chosen, slo=slo, faults=broken, seed=options.seed)
+    hog = None if options.hog is None else hogs.parse(options.hog, {arrival.tenant for arrival in arrivals})
+    plan = Plan(arrivals=arrivals, fleet=machines, presets=chosen, slo=slo, faults=broken, seed=options.seed, hog=hog)
     with ExitStack() as stack:
         results = simulate(plan, progress(stack, len(arrivals)))
     if options.as_json:
@@ -149,6 +152,11 @@ def show(plan: Plan, results: list[report.Json]) -> None:
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     console.print(f"{len(plan.arrivals):,} requests in {span:,.0f} s on {machines}; good: {plan.slo.text()}")
     console.print(report.table(results))
+    for result in results:
+        if result["fairness"] is not None and result["fairness"]["windows"]:
+            console.print(fairness.sentence(result["preset"], result["fairness"]))
+        if "hog" in result:
+            console.print(hogs.sentence(result["preset"], result["hog"]))
 
 
 def show_names() -> None:

@@ -9,6 +9,7 @@ import msgspec
 from penstock.facts import Profile
 from penstock.sim.arrival import Arrival
 from penstock.sim.faults import Fault
+from penstock.sim.hog import Hog, effect, grown
 from penstock.sim.presets import preset
 from penstock.sim.report import Json, summary
 from penstock.sim.slo import Slo
@@ -24,6 +25,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     slo: Slo = Slo()
     faults: Sequence[Fault] = ()
     seed: int = 0
+    hog: Hog | None = None
+    """Run each preset a second time, with this tenant at many times its rate."""
 
 
 def simulate(plan: Plan, watch: Callable[[str, int], None] | None = None) -> list[Json]:
@@ -33,7 +36,12 @@ def simulate(plan: Plan, watch: Callable[[str, int], None] | None = None) -> lis
     for name, one in chosen:
         world = World(plan.arrivals, plan.fleet, one, plan.slo, plan.faults, plan.seed)
         world.run(None if watch is None else _named(watch, name))
-        results.append(summary(name, world, plan.slo))
+        result = summary(name, world, plan.slo)
+        if plan.hog is not None:
+            beside = World(grown(plan.arrivals, plan.hog), plan.fleet, one, plan.slo, plan.faults, plan.seed)
+            beside.run(None if watch is None else _named(watch, f"{name}, hog"))
+            result["hog"] = effect(world, beside, plan.hog)
+        results.append(result)
     return results
 
 

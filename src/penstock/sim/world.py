@@ -72,6 +72,18 @@ class Trip(msgspec.Struct, gc=False):
         self.first_at, self.first_on, self.cached_tokens = -1.0, -1, -1
 
 
+class MemoryUse(msgspec.Struct):
+    """KV memory of all nodes, summed over the seconds in which requests waited for memory."""
+
+    seconds: int = 0
+    tokens: int = 0
+    reserved: int = 0
+    used: int = 0
+    """By the engines' own account."""
+    rounding: int = 0
+    """Reserved only because pages are whole."""
+
+
 class World:
     """One simulation, to be run once."""
 
@@ -94,6 +106,7 @@ class World:
         self._due = [inf] * len(self.machines)
         """Each machine's deadline; an entry of the heap that differs from it is stale."""
         self._pending: list[Event] = []
+        self.memory = MemoryUse()
 
     def run(self, watch: Callable[[int], None] | None = None) -> None:
         """Until every request has ended. `watch` is told the number ended, now and then."""
@@ -273,7 +286,21 @@ class World:
                     tokens, stream_s = machine.decoding(now)
                     if stream_s > 0.0:
                         self._tell(Progress(machine.name, tokens, stream_s), now)
+        self._look_at_memory()
         self._probe(now)
+
+    def _look_at_memory(self) -> None:
+        use = self.memory
+        if not any(lane.blocked and lane.queue.size for lane in self.core.lanes.values()):
+            return
+        for node, machine in zip(self.core.nodes, self.machines, strict=True):
+            # A node whose slots are all taken waits for those.
+            if machine.alive and node.running < node.limit and node.memory.capacity < inf:
+                use.seconds += 1
+                use.tokens += machine.profile.kv_tokens
+                use.reserved += node.memory.promised()
+                use.rounding += node.memory.reserved - node.memory.asked
+                use.used += machine.engine.kv_used_tokens
 
     def _probe(self, now: float) -> None:
         for machine in self.machines:
