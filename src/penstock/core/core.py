@@ -508,6 +508,8 @@ class Core:
             if choice is None and self.router.kept(flight, lane.nodes, knobs.kept_busy):
                 queue.pass_over(flight)
                 skipped.append(flight)
+                # While nothing is dispatched nothing else tells that the others have left.
+                self.books.survey(len(lane.nodes), now)
             elif choice is None:
                 lane.blocked = True
                 skipped.append(flight)
