@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import logging
 import random
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,10 @@ class Storm:
         self.tickets: list[tuple[str, str]] = []
 
     async def engine(self, asked: Asked) -> None:
+        with suppress(RuntimeError):  # What uvloop says of a connection that the gateway has closed meanwhile.
+            await self.behave(asked)
+
+    async def behave(self, asked: Asked) -> None:
         dice = self.dice
         if self.over.is_set():
             await answer(asked)

@@ -173,8 +173,10 @@ class Jobs:
     async def _taken(self, exchange: Exchange, call: Call, shared: Shared | None) -> Answer | None:
         try:
             tenant = self.app.admit(exchange)
+            # The body is still the caller's own, and so is the model, whatever its ladder tried before.
+            ask = msgspec.structs.replace(call.ask, model=call.asked_model or call.ask.model)
             coming = self.tickets.accept(
-                call.route, call.ask, exchange.body, _origin(tenant, self.app.asked(exchange, tenant)), _request_id(call.head)
+                call.route, ask, exchange.body, _origin(tenant, self.app.asked(exchange, tenant)), _request_id(call.head)
             )
             answer = await self._accepted(exchange, coming, b"")
         except CallError as error:
