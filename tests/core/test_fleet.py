@@ -180,6 +180,14 @@ def test_node_with_time_for_every_promise_is_not_paced(made: Node) -> None:
     assert made.share == 1.0 and made.free_at == pytest.approx(flight.own_s)
 
 
+def test_node_without_a_promised_time_between_tokens_is_never_paced() -> None:
+    made = node()
+    made.token_s = made.steps.token_s / 4
+    for second in range(1, 5):
+        made.progress(2_000, 10.0, float(second))
+    assert made.share == 1.0
+
+
 def test_node_whose_streams_were_not_seen_of_late_is_not_paced() -> None:
     made = paced()
     given(made, now=STALE_S - 0.1)
@@ -317,11 +325,20 @@ def busy(made: Node, waiting: int | None, now: float = 0.0) -> None:
 def test_report_of_a_long_engine_queue_guards_a_node_and_goes_stale() -> None:
     made = node()
     flight = given(made)
-    busy(made, ENGINE_QUEUE)
+    busy(made, ENGINE_QUEUE + 1)
     assert made.guarded and not made.admits(STALE_S - 0.1) and made.admits(STALE_S)
-    busy(made, ENGINE_QUEUE)
     started(made, flight, 0.1)
     assert made.admits(0.1), "nothing of ours waits there"
+
+
+def test_our_own_prefills_that_wait_in_an_engine_guard_nothing() -> None:
+    made = node()
+    for _ in range(ENGINE_QUEUE):
+        given(made)
+    busy(made, ENGINE_QUEUE)
+    assert not made.guarded
+    busy(made, 2 * ENGINE_QUEUE)
+    assert made.guarded
 
 
 @pytest.mark.parametrize("waiting", [None, 0, ENGINE_QUEUE - 1])

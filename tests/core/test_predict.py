@@ -56,6 +56,18 @@ def test_one_stall_moves_the_prediction_little() -> None:
     assert prefill.base_s + 4_000 * prefill.token_s < 1.3 * before
 
 
+def test_a_backlog_of_short_prompts_takes_full_steps() -> None:
+    """An engine whose steps hold 2,048 tokens and last 7 ms and 10 us a token, kept full by prompts of about 100."""
+    prefill, now, rng = Prefill(None), 0.0, random.Random(3)
+    for step in range(400):
+        tokens = rng.randrange(100, 2_048) if step < 50 else 2_048
+        prefill.began(now)
+        now += 0.007 + 10e-6 * tokens
+        prefill.first_token(tokens, now)
+        prefill.first_token(0, now + 1.0)
+    assert 10 * 2_048 * prefill.token_s == pytest.approx(10 * (0.007 + 10e-6 * 2_048), rel=0.15)
+
+
 @given(st.lists(st.tuples(st.integers(0, 100_000), st.floats(0, 100)), max_size=100))
 def test_rates_never_turn_negative(samples: list[tuple[int, float]]) -> None:
     prefill = Prefill(None)

@@ -9,14 +9,15 @@ from tests.sim.fleet import SMALL, profile, world
 
 from penstock.facts import Outcome
 from penstock.sim.arrival import Arrival
-from penstock.sim.report import bar, best_s, percent, seconds, spread, summary, table
+from penstock.sim.report import bar, best_s, percent, seconds, summary, table
 from penstock.sim.slo import Slo
+from penstock.sim.spread import spread
 from penstock.sim.world import Trip
 
 KEYS = [
     "preset", "requests", "completed", "refused", "diverted", "goodput", "good_per_s", "ttft_s", "tpot_s", "itl_s", "busy", "utilisation",
     "prefix_hit",
-    "memory", "preempted", "output_tokens_per_s", "by_prompt_length", "fairness",
+    "memory", "preempted", "output_tokens_per_s", "by_prompt_length", "fairness", "whole_s", "by_class",
 ]  # fmt: skip
 
 
@@ -91,14 +92,14 @@ def trip(prompt: int, output: int, cached: int = 0) -> Trip:
 
 def test_best_time_shares_steps_among_a_full_batch() -> None:
     done = [trip(100, 81)] * 10
-    assert best_s(profile(c3_s=0.0, kv_tokens=10**9), done) == pytest.approx(0.01 * 810 / 8)
+    assert best_s(profile(c3_s=0.0, kv_tokens=10**9), done) == pytest.approx(0.01 * 800 / 8)
     assert best_s(profile(c3_s=0.0, c1_s=0.001, c2_s=1e-6, kv_tokens=10**9), done) == pytest.approx(
-        0.01 * 810 / 8 + 0.001 * 810 + 1e-6 * 810 * 140.5
+        0.01 * 800 / 8 + 0.001 * 800 + 1e-6 * 800 * 140.5
     )
 
 
 def test_best_time_is_bound_by_memory_and_by_prefill_chunks() -> None:
-    assert best_s(profile(c3_s=0.0, kv_tokens=281), [trip(100, 81)] * 10) == pytest.approx(0.01 * 810 / 2)
+    assert best_s(profile(c3_s=0.0, kv_tokens=281), [trip(100, 81)] * 10) == pytest.approx(0.01 * 800 / 2)
     assert best_s(SMALL, [trip(5_632, 1, 512)]) == pytest.approx(0.01 * 10 + 0.001 * 5_120)
     assert best_s(SMALL, []) == 0.0
 

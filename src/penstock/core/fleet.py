@@ -139,7 +139,9 @@ class Node:
 
     def watch(self) -> None:
         """Note whether more than slots and memory must be looked at before it is given work: `guarded`."""
-        self.guarded = self.state != "up" or self.breaker.state is not State.CLOSED or (self.reported.waiting or 0) >= ENGINE_QUEUE
+        # What waits there of our own prefills was planned; only more than that says that the node is behind.
+        unplanned = (self.reported.waiting or 0) - self.prefilling
+        self.guarded = self.state != "up" or self.breaker.state is not State.CLOSED or unplanned >= ENGINE_QUEUE
 
     def hear(self, signals: Signals, now: float) -> None:
         """A probe's answer: input. What cannot be is not believed, nor a long queue that never moves while the node works;
@@ -354,7 +356,8 @@ class Node:
         if now > self.progress_at > -inf:
             self.steps.learn(tokens, stream_s, max(0.0, done - self.progress_tokens), now - self.progress_at)
             self.learn_pace()
-            self._pace()
+            if self.tpot_s < inf:
+                self._pace()
         if tokens > 0 and stream_s > 0:
             rate = tokens / stream_s
             if now > self.progress_at > -inf:

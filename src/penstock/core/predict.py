@@ -47,6 +47,8 @@ OUTGROWN = 20
 """Observations after which a prior only keeps a line from being undetermined."""
 GUESS_BASE_S = 0.02
 GUESS_TOKEN_S = 1 / 8_000
+GUESS_CHUNK = 2_048
+"""vLLM's and SGLang's smaller default."""
 SAME_STEP_S = 0.002
 """First tokens closer than this came out of one engine step: their prompts were computed together."""
 OUTLIER = 4.0
@@ -55,9 +57,11 @@ OUTLIER = 4.0
 class Prefill:
     """Seconds of prefill as base + rate * uncached tokens, from the gaps between a busy node's first tokens."""
 
-    __slots__ = ("base_s", "line", "mark", "pending_s", "pending_tokens", "token_s")
+    __slots__ = ("base_s", "full", "line", "mark", "pending_s", "pending_tokens", "token_s")
 
     def __init__(self, profile: Profile | None) -> None:
+        self.full = GUESS_CHUNK if profile is None else profile.chunk_tokens
+        """Prompt tokens of a step that is full."""
         self.base_s = GUESS_BASE_S if profile is None else profile.c0_s
         self.token_s = GUESS_TOKEN_S if profile is None else profile.c3_s + profile.c0_s / profile.chunk_tokens
         self.line = Line(self.base_s, self.token_s, 4_000)
@@ -86,7 +90,13 @@ class Prefill:
             seconds = min(seconds, OUTLIER * (self.base_s + tokens * self.token_s) + GUESS_BASE_S)
         line.learn(tokens, seconds)
         n, sx, _, sy, _ = line.totals()
-        if line.b <= 0:
+        usual = max(self.full, sx / n)
+        whole_s = line.at(usual)
+        if usual < 1.5 * self.full and line.a > 0 and whole_s > 0:
+            # Short prompts: many are computed in a step, and a backlog of them takes full steps. That is also what stays known
+            # when all steps are alike, and the line through them could have any slope.
+            self.base_s, self.token_s = line.a, whole_s / usual
+        elif line.b <= 0:
             self.base_s, self.token_s = sy / n, 1e-9
         elif line.a < 0:
             self.base_s, self.token_s = 0.0, sy / sx

@@ -12,7 +12,8 @@ import xxhash
 from penstock.errors import TraceError
 from penstock.facts import Outcome
 from penstock.sim.arrival import Arrival
-from penstock.sim.report import rounded, seconds, spread, ttft
+from penstock.sim.report import seconds, ttft
+from penstock.sim.spread import rounded, spread
 from penstock.sim.world import Trip, World
 
 Json = dict[str, Any]

@@ -15,6 +15,7 @@ Definitions, times in seconds:
   in which requests waited for memory; rounding: reserved only because pages are whole.
 - preempted: times that an engine took a running sequence's memory for another's want of it.
 - fairness: see `sim.fairness`; None where there is one tenant.
+- whole_s: from a request's arrival to its last token; over completed requests.
 - prefix_hit: prompt tokens found in a cache over prompt tokens, of the requests that ran to their end.
 """
 
@@ -22,29 +23,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from penstock.engine.histogram import Histogram
 from penstock.facts import Outcome, Profile
 from penstock.sim.fairness import fairness
+from penstock.sim.matrix import by_class, sorted_by_class
 from penstock.sim.slo import Slo
-from penstock.sim.world import Trip, World
+from penstock.sim.spread import ratio, rounded, spread
+from penstock.sim.world import REFUSED, Trip, World
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 Json = dict[str, Any]
 
-REFUSED = frozenset({Outcome.REFUSED_FULL, Outcome.REFUSED_DEADLINE, Outcome.EXPIRED, Outcome.UNAVAILABLE})
-
 
 def summary(name: str, world: World, slo: Slo) -> Json:
     """One preset's results. None stands where there is nothing to measure."""
     trips = world.trips
     done = [trip for trip in trips if trip.outcome is Outcome.COMPLETED]
-    met = [trip for trip in done if slo.met(trip.arrival.prompt_tokens, ttft(trip), tpot(trip))]
-    good = {id(trip) for trip in met}
+    classes = sorted_by_class(world)
+    good = judged(done, slo) if not classes else {one for group in classes for one in judged(completed(group.trips), group.slo)}
+    met = [trip for trip in done if id(trip) in good]
     first = min((trip.arrival.at_s for trip in trips), default=0.0)
     whole = max((trip.ended_at for trip in trips), default=0.0) - first
     node_s = whole * len(world.machines)
@@ -67,6 +68,8 @@ def summary(name: str, world: World, slo: Slo) -> Json:
         "output_tokens_per_s": ratio(sum(trip.arrival.output_tokens for trip in done), whole),
         "by_prompt_length": by_prompt_length(trips, good),
         "fairness": fairness(trips),
+        "whole_s": spread([whole_s(trip) for trip in done], (50, 99)),
+        "by_class": by_class(classes, good),
     }
 
 
@@ -101,8 +104,21 @@ def memory(world: World) -> Json:
     }
 
 
+def completed(trips: Iterable[Trip]) -> list[Trip]:
+    return [trip for trip in trips if trip.outcome is Outcome.COMPLETED]
+
+
+def judged(done: Iterable[Trip], slo: Slo) -> set[int]:
+    """Those that kept the objective, by identity."""
+    return {id(trip) for trip in done if slo.met(trip.arrival.prompt_tokens, ttft(trip), tpot(trip), whole_s(trip))}
+
+
 def ttft(trip: Trip) -> float:
     return trip.first_at - trip.arrival.at_s
+
+
+def whole_s(trip: Trip) -> float:
+    return trip.ended_at - trip.arrival.at_s
 
 
 def tpot(trip: Trip) -> float | None:
@@ -118,10 +134,11 @@ def best_s(profile: Profile, done: Sequence[Trip]) -> float:
     """
     if not done:
         return 0.0
-    outputs = sum(trip.arrival.output_tokens for trip in done)
+    # An answer's first token comes with its prefill.
+    outputs = sum(trip.arrival.output_tokens - 1 for trip in done)
     prompts = sum(trip.arrival.prompt_tokens - trip.cached_tokens for trip in done)
-    context = sum(trip.arrival.output_tokens * (trip.arrival.prompt_tokens + trip.arrival.output_tokens / 2) for trip in done)
-    batch = max(1.0, min(profile.max_sequences, profile.kv_tokens * outputs / context))
+    context = sum((trip.arrival.output_tokens - 1) * (trip.arrival.prompt_tokens + trip.arrival.output_tokens / 2) for trip in done)
+    batch = max(1.0, min(profile.max_sequences, profile.kv_tokens * outputs / context)) if context else 1.0
     steps = max(outputs / batch, prompts / profile.chunk_tokens)
     return profile.c0_s * steps + profile.c1_s * outputs + profile.c2_s * context + profile.c3_s * prompts
 
@@ -146,23 +163,6 @@ def itl(world: World) -> Json:
     for machine in world.machines:
         gaps.merge(machine.itl())
     return {f"p{percent}": rounded(gaps.quantile(percent / 100)) if gaps.count else None for percent in (50, 99)}
-
-
-def spread(values: Sequence[float], percents: Iterable[int]) -> Json:
-    """Mean and percentiles (nearest rank)."""
-    ordered = sorted(values)
-    result: Json = {"mean": ratio(sum(ordered), len(ordered))}
-    for percent in percents:
-        result[f"p{percent}"] = rounded(ordered[max(0, ceil(len(ordered) * percent / 100) - 1)]) if ordered else None
-    return result
-
-
-def ratio(part: float, whole: float) -> float | None:
-    return rounded(part / whole) if whole > 0 else None
-
-
-def rounded(value: float) -> float:
-    return round(value, 6)
 
 
 def _of(trips: Iterable[Trip], node: int) -> list[Trip]:
