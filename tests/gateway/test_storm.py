@@ -229,39 +229,3 @@ def test_after_a_storm_nothing_is_left(
                 assert key.encode() not in data and digest(key).encode() not in data, path
             if "tickets" not in path.name:
                 assert b"canary" not in data, path
-
-
-@pytest.mark.parametrize("seed", [4, 5])
-def test_a_gateway_that_stops_in_a_storm_loses_no_ticket_and_leaves_nothing(
-    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tickets, "FIRST_WAIT_S", 0.05)
-    monkeypatch.setattr(tickets, "LONGEST_WAIT_S", 0.2)
-    monkeypatch.setattr(idempotency, "PATIENCE_S", 0.2)
-    storm = Storm(seed)
-    failures: list[dict[str, Any]] = []
-    each = ({"models": (MODEL,), "max_running": 6},) * 2 + ({"models": (SMALL,)},)
-
-    async def test() -> None:
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
-        async with world(*(storm.engine,) * 3, config=config(tmp_path), journal=tmp_path / "journal", each=each) as w:
-            raging = asyncio.ensure_future(storm.rage(w.port, 250))
-            await until(lambda: len(storm.tickets) > 2)
-            await w.gateway.stop(0.1)
-            await asyncio.gather(raging, return_exceptions=True)
-            # Calls with an Idempotency-Key go on for a while without a caller.
-            await until(lambda: not w.gateway.driver.calls)
-            assert not w.gateway.core.flights and not w.gateway.ledger.live
-            assert all(use.running == 0 for use in w.gateway.key_use())
-            assert not w.gateway.app.repeats._running
-        storm.over.set()
-        async with world(*(storm.engine,) * 3, config=config(tmp_path), each=each) as w:
-            await settled(w)
-            for id, name in storm.tickets:
-                got = await get(w.port, f"/v1/tickets/{id}", authorization=f"Bearer {KEYS[name]}")
-                assert got.json["status"] in ("completed", "failed", "cancelled"), got.body
-            check_empty(w)
-
-    run(test)
-    assert failures == []
-    assert replay(tmp_path / "journal").difference is None
