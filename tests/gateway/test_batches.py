@@ -200,6 +200,23 @@ def test_what_a_batch_wrote_is_no_input_of_another() -> None:
     with_client(test)
 
 
+def test_a_batch_is_made_once_however_often_its_maker_repeats_itself() -> None:
+    async def test(w: World, c: Any) -> None:
+        file = await c.files.create(file=("in.jsonl", jsonl(line(1))), purpose="batch")
+        make = {"input_file_id": file.id, "endpoint": CHAT, "completion_window": "24h", "extra_headers": {"Idempotency-Key": "nightly"}}
+        made = await asyncio.gather(*(c.batches.create(**make) for _ in range(5)))
+        made.append(await c.batches.create(**make))
+        assert {one.id for one in made} == {one.id for one in (await c.batches.list()).data}
+        with pytest.raises(openai.UnprocessableEntityError, match="new key"):
+            await c.batches.create(**make, metadata={"run": "2"})
+        again = await ask(w.port, {"input_file_id": "none"}, "/v1/batches", headers={"idempotency-key": "bad"})
+        assert (again.status, again.error["param"]) == (400, "endpoint")
+        assert (await ask(w.port, {}, "/v1/batches", headers={"idempotency-key": ""})).error["code"] == "invalid_idempotency_key"
+        assert len((await c.batches.list()).data) == 1
+
+    with_client(test)
+
+
 def test_a_batch_of_no_file_is_refused() -> None:
     async def test(w: World, c: Any) -> None:
         with pytest.raises(openai.NotFoundError):

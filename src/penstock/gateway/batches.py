@@ -104,6 +104,9 @@ class Batches:
         await self._save(live)
         self.live[batch.id] = live
         self._spawn(self._validate(live))
+        if exchange.closed:
+            # Its caller left before the id was told, and will make another.
+            await self.cancel(exchange, head, tenant, batch.id)
         return 200, b"", msgspec.json.encode(batch)
 
     async def show(self, exchange: Exchange, head: bytes, tenant: Tenant, id: str) -> Answer:
