@@ -19,7 +19,7 @@ from penstock.gateway.asked import Asked
 from penstock.gateway.auth import Tenant
 from penstock.gateway.batches import Batches
 from penstock.gateway.files import Files, parameters
-from penstock.gateway.idempotency import Shared
+from penstock.gateway.idempotency import Ending, Shared
 from penstock.gateway.job import Job
 from penstock.gateway.records import JobRow
 from penstock.gateway.tickets import Origin, Tickets
@@ -167,7 +167,7 @@ class Jobs:
             # Committed as an answer by newlines that kept it alive: a ticket would be taken for one.
             exchange.abort()
         else:
-            self._spawn(exchange, call.head, self._taken(exchange, call))
+            self._spawn(exchange, call.head, self._taken(exchange, call), _unclaimed(call))
 
     async def _taken(self, exchange: Exchange, call: Call) -> Answer | None:
         try:
@@ -180,6 +180,9 @@ class Jobs:
             if not exchange.started:
                 raise
             exchange.end(sse.error_event(error.status, error.code, error.message, RETRY_S * 1000))
+            if isinstance(exchange, Shared):
+                # Its repeats may fare better.
+                exchange.complete = False
             return None
         if not exchange.started:
             return answer
@@ -250,6 +253,15 @@ class Jobs:
         for task in list(self._tasks):
             task.cancel()
         await self.tickets.store.close()
+
+
+def _unclaimed(call: Call) -> Shared | None:
+    """The exchange that repeats of a call may join, which from now on ends with its ticket's answer and not with the call."""
+    claim = call.claim
+    if not isinstance(claim, Ending):
+        return None
+    call.claim = claim.claim
+    return claim.shared
 
 
 def _origin(tenant: Tenant, asked: Asked) -> Origin:
