@@ -691,3 +691,26 @@ def test_a_committed_stream_that_became_a_ticket_is_repeated_and_one_that_could_
             gate.set()
 
     run(test)
+
+
+def test_a_call_that_became_a_ticket_is_one_request_of_its_key() -> None:
+    gate = asyncio.Event()
+    key = Key(name="desk", sha256=sha256(b"sk-desk").hexdigest(), limits=(KeyLimit(requests=9),))
+    plain = Key(name="lab", sha256=sha256(b"sk-lab").hexdigest())
+
+    async def test() -> None:
+        config = Config(classes=TO_TICKETS.classes, keys=(key, plain))
+        async with world(_gated(gate), config=config, max_running=1) as w, Caller(w.port) as running:
+            desk, lab = ({"authorization": f"Bearer sk-{name}"} for name in ("desk", "lab"))
+            running.send(_words(1), headers=desk)
+            await until(lambda: w.asked)
+            tickets = [(await ask(w.port, BODY, headers=own)).json["id"] for own in (desk, lab)]
+            assert [one.requests for one in w.gateway.key_use()] == [0, 0]
+            gate.set()
+            for id, own in zip(tickets, (desk, lab), strict=True):
+                assert (await _end(w, id, **own))["status"] == "completed"
+            await until(lambda: not any(one.running for one in w.gateway.key_use()))
+            assert [one.requests for one in w.gateway.key_use()] == [2, 1]
+            assert w.gateway.key_use()[0].windows[0].used == 2
+
+    run(test)

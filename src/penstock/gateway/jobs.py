@@ -12,12 +12,13 @@ import msgspec
 
 from penstock.config import Config
 from penstock.errors import CallError
-from penstock.events import Finished
-from penstock.facts import Route
+from penstock.events import Finished, Reject
+from penstock.facts import Outcome, Route
 from penstock.gateway import records
 from penstock.gateway.asked import Asked
 from penstock.gateway.auth import Tenant
 from penstock.gateway.batches import Batches
+from penstock.gateway.claim import Claim
 from penstock.gateway.files import Files, parameters
 from penstock.gateway.idempotency import Ending, Shared
 from penstock.gateway.job import Job
@@ -167,7 +168,12 @@ class Jobs:
             # Committed as an answer by newlines that kept it alive: a ticket would be taken for one.
             exchange.abort()
         else:
-            self._spawn(exchange, call.head, self._taken(exchange, call), _unclaimed(call))
+            shared, claim = _claims(call)
+            if claim is not None:
+                # Its ticket is charged for what it uses, when it runs.
+                claim.end(call, Reject(call.id, Outcome.UNAVAILABLE, 0.0))
+            call.claim = None
+            self._spawn(exchange, call.head, self._taken(exchange, call), shared)
 
     async def _taken(self, exchange: Exchange, call: Call) -> Answer | None:
         try:
@@ -255,13 +261,10 @@ class Jobs:
         await self.tickets.store.close()
 
 
-def _unclaimed(call: Call) -> Shared | None:
-    """The exchange that repeats of a call may join, which from now on ends with its ticket's answer and not with the call."""
+def _claims(call: Call) -> tuple[Shared | None, Claim | None]:
+    """The exchange that repeats of a call may join, which ends with its ticket's answer and not with the call; and its key's claim."""
     claim = call.claim
-    if not isinstance(claim, Ending):
-        return None
-    call.claim = claim.claim
-    return claim.shared
+    return (claim.shared, claim.claim) if isinstance(claim, Ending) else (None, claim)
 
 
 def _origin(tenant: Tenant, asked: Asked) -> Origin:
