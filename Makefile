@@ -23,7 +23,7 @@ test: $(VENV)/.all  ## the checks and all tests
 check: $(VENV)/.all  ## style, types, import law
 	@scripts/check
 
-bench: $(VENV)/.all  ## startup, decisions, simulator, cost beside nginx and sglang-router, live overload
+bench: $(VENV)/.all  ## startup, decisions, simulator, goodput, memory, cost beside nginx and sglang-router, live overload
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 chaos: $(VENV)/.all  ## kill the gateway 50 times with tickets in flight: each must end exactly once

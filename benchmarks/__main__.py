@@ -7,7 +7,10 @@ from importlib import import_module
 
 from benchmarks.row import Row, show
 
-ALL = ("startup", "decision", "preempt", "simulate", "cost", "limits", "overload")
+ALL = (
+    "startup", "decision", "preempt", "simulate", "goodput", "memory", "fairness", "cost", "limits", "overload", "unknown", "eta",
+    "returns",
+)  # fmt: skip
 
 
 def run(names: list[str]) -> int:

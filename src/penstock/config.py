@@ -189,8 +189,9 @@ class Pool(Part, frozen=True, kw_only=True):
 class Policy(Part, frozen=True, kw_only=True):
     """Which policy of each kind decides; `module:Class` names one from outside."""
 
-    order: str = "deadline"
-    """Which waiting request goes first: `deadline`, `fcfs`."""
+    order: str = "fair"
+    """Which waiting request goes first, inside priority: `fair`, in turn between tenants and by deadline inside each; `deadline`;
+    `value`, the most value for the memory it takes; `fcfs`."""
     admit: str = "slo"
     """What is accepted: `slo` refuses what no node can serve in time, `bounded` only what exceeds the queue's bound."""
     score: dict[str, float] = msgspec.field(default_factory=lambda: {"latency": 1.0})

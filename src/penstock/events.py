@@ -117,7 +117,7 @@ class Forward(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag="fo
     """Rungs of its ladder that it took, in order; none when it was served at once as asked."""
 
 
-FORWARD_WHY = ("queued_s", "predicted_ttft_s", "cached_tokens", "score", "attempt")
+FORWARD_WHY = ("queued_s", "predicted_ttft_s", "cached_tokens", "score", "attempt", "output_tokens", "itl_s")
 
 
 class Reject(msgspec.Struct, frozen=True, gc=False, tag="reject"):

@@ -83,6 +83,8 @@ class Request(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Those fields of `metadata` that rules look at, as text."""
     cached: bool = False
     """An answer to the very same request is at hand."""
+    retry: int = -1
+    """How many tries its caller says went before it; -1: it does not say. A hint, for nobody can tell whether it is true."""
     ticket: bool = False
     """A durable job can be made of it."""
     patient: bool = False
@@ -138,6 +140,10 @@ class NodeSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Predicted prefill still ahead of a new request."""
     kv_reserved_tokens: int
     kv_tokens: int | None
+    kv_used_tokens: int | None = None
+    """Of the reserved ones, those that prompts and answers hold by now, by our own count; None while the size is unknown."""
+    kv_rounding_tokens: int | None = None
+    """Reserved only because pages are whole."""
     prefill_tokens_per_s: float
     itl_s: float
     """Learned mean time between tokens; 0 while unknown."""

@@ -21,6 +21,7 @@ class Knobs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     kv_share: Annotated[float, Meta(gt=0, le=1e9, description="share of a node's KV memory that reservations may fill")] = 0.95
     scan: Annotated[int, Meta(ge=1, le=256, description="queue heads one dispatch pass looks at")] = 8
     sample: Annotated[int, Meta(ge=1, le=1024, description="nodes scored beside prefix holders when a model has more than 16")] = 6
+    kept_busy: Annotated[float, Meta(ge=0, le=1, description="a tenant that floods is kept off as many nodes as the others keep this busy; less isolates them more and costs throughput while it floods; 0 turns it off")] = 0.33
     retry_share: Annotated[float, Meta(ge=0, le=1, description="retries allowed as a share of requests")] = 0.2
     preempt: Annotated[int, Meta(ge=0, le=1, description="1: a request that has shown nothing yet is called back for one of a higher class that would be late otherwise")] = 1
     recalls: Annotated[int, Meta(ge=0, le=100, description="times a request may be called back")] = 5

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from penstock.core.bands import HALF_LIFE_S, Bands, band_of
+from penstock.core.bands import HALF_LIFE_S, SPARED, Bands, band_of
 
 
 def seen(short: tuple[int, int], long: tuple[int, int], room_s: float = 3.0) -> Bands:
@@ -50,3 +50,25 @@ def test_counts_fade() -> None:
 
 def test_every_length_has_a_band() -> None:
     assert band_of(0) == 0 and band_of(10**12) == 23 and band_of(4_096) == band_of(8_191) == 13
+
+
+def test_request_of_which_most_is_cached_is_cheap_beside_others_of_its_length() -> None:
+    bands = Bands()
+    assert not bands.is_cheap(3_000, 1.0)
+    assert not bands.is_cheap(3_900, 1.3) and not bands.is_cheap(2_100, 0.7) and bands.is_cheap(3_000, 0.2)
+    assert not bands.is_cheap(100, 0.01), "of another length"
+
+
+def test_time_is_kept_for_cheap_requests_as_far_as_there_are_any_and_others_are_refused() -> None:
+    bands = seen(short=(10, 2), long=(10, 2))
+    assert bands.spared() == 0.0, "none is cheap"
+    for _ in range(100):
+        bands.is_cheap(3_000, 1.0)
+        bands.is_cheap(3_000, 0.1)
+    assert 0.5 * SPARED < bands.spared() <= 0.8 * SPARED
+    assert seen(short=(10, 10), long=(10, 10)).spared() == 0.0
+
+
+def test_lengths_that_are_seldom_admitted_are_compared_by_proportion() -> None:
+    bands = seen(short=(100, 14), long=(100, 10))
+    assert bands.crowds_out(100, 99.0), "0.14 and 0.10 are not alike"

@@ -9,6 +9,7 @@ import pytest
 from tests.playbook import NOTHING, Play, build, call, forward, reject
 
 from penstock.config import Class, Config, Node, Pool, When
+from penstock.core.lane import ANY
 from penstock.events import (
     Arrived,
     Cancel,
@@ -248,7 +249,7 @@ def test_open_breaker_sends_work_elsewhere_and_lets_one_try_after_its_time() -> 
 
 
 def test_total_deadline_allows_for_the_time_the_answer_takes() -> None:
-    core = build("a", rules=(Class(name="whole", total_ms=2_000),))
+    core = build(Node(name="a", url="http://127.0.0.1:9", max_running=8), rules=(Class(name="whole", total_ms=2_000),))
     now = 0.0
     for id in range(60):
         core.handle(Arrived(call(id, tokens=10)), now)
@@ -318,3 +319,23 @@ def test_a_patient_request_is_still_refused_when_the_queue_is_full() -> None:
     play >> Arrived(call(1)) << forward(1, "a")
     play >> Arrived(call(2)) << NOTHING
     play >> Arrived(call(3)) << reject(3, Outcome.REFUSED_FULL)
+
+
+def test_what_was_learned_of_answers_outlives_a_new_configuration() -> None:
+    core = build("a", rules=(Class(name="whole", total_ms=9_000),))
+    for id in range(40):
+        core.handle(Arrived(call(id, stream=False)), float(id))
+        core.handle(Finished(id), id + 0.5)
+    before = dict(core.answers.known)
+    core.handle(ConfigReplaced(core.config), 50.0)
+    assert before and core.admission.answers.known == before
+
+
+def test_queue_that_empties_by_a_cancellation_is_not_taken_to_drain_slowly() -> None:
+    core = build(Node(name="a", url="http://127.0.0.1:9", max_running=1))
+    for id in (1, 2):
+        core.handle(Arrived(call(id)), 0.0)
+    core.handle(Cancelled(2), 1.0)
+    drain = core.lanes[ANY].drain
+    drain.departed(core.flights[1], True, 100.0)
+    assert drain.rate == 0.0 or drain.rate > 0.3

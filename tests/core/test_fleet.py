@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import inf
+from math import inf, nan
 
 import pytest
 from tests.playbook import call
@@ -10,10 +10,10 @@ from tests.playbook import call
 from penstock import config
 from penstock.core.breaker import Result
 from penstock.core.classify import DEFAULT
-from penstock.core.fleet import ENGINE_QUEUE, LATE_PREFILLS, MAX_RUNNING, STALE_S, WHOLE, Node, nodes_of
+from penstock.core.fleet import ENGINE_QUEUE, FROZEN, LATE_PREFILLS, MAX_RUNNING, STALE_S, WHOLE, Node, nodes_of
 from penstock.core.flight import Flight
 from penstock.core.lane import Lane
-from penstock.core.predict import AIM, LEAST_SHARE
+from penstock.core.predict import AIM, AIM_LEAST, AIM_MOST, LEAST_SHARE
 from penstock.facts import Profile, Signals
 from penstock.knobs import Knobs
 
@@ -180,6 +180,14 @@ def test_node_with_time_for_every_promise_is_not_paced(made: Node) -> None:
     assert made.share == 1.0 and made.free_at == pytest.approx(flight.own_s)
 
 
+def test_node_without_a_promised_time_between_tokens_is_never_paced() -> None:
+    made = node()
+    made.token_s = made.steps.token_s / 4
+    for second in range(1, 5):
+        made.progress(2_000, 10.0, float(second))
+    assert made.share == 1.0
+
+
 def test_node_whose_streams_were_not_seen_of_late_is_not_paced() -> None:
     made = paced()
     given(made, now=STALE_S - 0.1)
@@ -317,11 +325,20 @@ def busy(made: Node, waiting: int | None, now: float = 0.0) -> None:
 def test_report_of_a_long_engine_queue_guards_a_node_and_goes_stale() -> None:
     made = node()
     flight = given(made)
-    busy(made, ENGINE_QUEUE)
+    busy(made, ENGINE_QUEUE + 1)
     assert made.guarded and not made.admits(STALE_S - 0.1) and made.admits(STALE_S)
-    busy(made, ENGINE_QUEUE)
     started(made, flight, 0.1)
     assert made.admits(0.1), "nothing of ours waits there"
+
+
+def test_our_own_prefills_that_wait_in_an_engine_guard_nothing() -> None:
+    made = node()
+    for _ in range(ENGINE_QUEUE):
+        given(made)
+    busy(made, ENGINE_QUEUE)
+    assert not made.guarded
+    busy(made, 2 * ENGINE_QUEUE)
+    assert made.guarded
 
 
 @pytest.mark.parametrize("waiting", [None, 0, ENGINE_QUEUE - 1])
@@ -360,3 +377,62 @@ def test_unchanged_nodes_stay_as_they_are_and_others_get_new_numbers() -> None:
     after = nodes_of(again, Knobs(), profiles, before, 2)
     assert [(n.name, n.index) for n in after] == [("c", 2), ("b", 3), ("a", 0), ("d", 4)]
     assert after[2] is before["a"] and after[1].max_running == 2 and after[3].max_running == 32
+
+
+@pytest.mark.parametrize("lie", [nan, inf, -inf, -0.5, 17.0])
+def test_impossible_memory_use_is_not_believed(lie: float) -> None:
+    made = node()
+    made.hear(Signals(running=1, kv_usage=lie), 0.0)
+    assert made.reported.kv_usage is None and made.reported.running == 1
+
+
+@pytest.mark.parametrize("lie", [-1, -(10**9), 10**9])
+def test_impossible_counts_are_not_believed(lie: int) -> None:
+    made = node()
+    given(made)
+    made.hear(Signals(running=lie, waiting=lie), 0.0)
+    made.watch()
+    assert made.reported.running is None and made.reported.waiting is None and made.admits(0.0)
+
+
+def test_long_queue_is_believed_until_it_has_not_moved_for_long() -> None:
+    made = node()
+    given(made)
+    for second in range(FROZEN):
+        made.hear(Signals(waiting=ENGINE_QUEUE), float(second))
+        assert not made.admits(float(second))
+    made.hear(Signals(waiting=ENGINE_QUEUE), float(FROZEN))
+    assert made.admits(float(FROZEN)), "frozen: our own counts are what is left"
+    made.hear(Signals(waiting=ENGINE_QUEUE + 1), FROZEN + 1.0)
+    assert not made.admits(FROZEN + 1.0), "it moves again"
+
+
+def test_old_report_of_a_long_queue_does_not_count() -> None:
+    made = node()
+    given(made)
+    made.hear(Signals(waiting=ENGINE_QUEUE), 0.0)
+    assert made.admits(STALE_S)
+
+
+def test_streams_of_a_node_share_one_count_of_tokens() -> None:
+    made = node(PROFILE)
+    assert made.clock(5.0) == 0.0, "nothing was seen yet"
+    made.progress(100, 5.0, 10.0)
+    made.progress(200, 5.0, 11.0)
+    assert made.clock(11.0) == pytest.approx(40.0) and made.clock(11.5) == pytest.approx(60.0)
+
+
+def test_aim_comes_nearer_while_streams_are_in_time_and_falls_back_when_some_are_late() -> None:
+    made = paced(tpot_s=0.05)
+    for _ in range(2_000):
+        made.learn_aim(0.045)
+    assert made.aim == pytest.approx(AIM_MOST)
+    for _ in range(50):
+        made.learn_aim(0.06)
+    assert made.aim == AIM_LEAST
+
+
+def test_stream_that_was_far_from_its_pace_says_nothing_of_it() -> None:
+    made = paced(tpot_s=0.05)
+    made.learn_aim(0.01)
+    assert made.aim == AIM

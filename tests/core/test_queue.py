@@ -16,8 +16,8 @@ from penstock.core.queue import Queue
 LANE = Lane("m", [])
 
 
-def flight(id: int, priority: int = 3, key: float = 0.0, own_s: float = 0.1, expires: float = inf) -> Flight:
-    return Flight(call(id), DEFAULT, LANE, 0.0, priority=priority, key=key, own_s=own_s, expires=expires)
+def flight(id: int, priority: int = 3, key: float = 0.0, own_s: float = 0.1, expires: float = inf, due: float = inf) -> Flight:
+    return Flight(call(id), DEFAULT, LANE, 0.0, due=due, priority=priority, key=key, rank=key, own_s=own_s, expires=expires)
 
 
 STEPS = st.tuples(st.sampled_from("push pop expire remove".split()), st.integers(1, 5), st.floats(0, 60), st.floats(0, 60))
@@ -79,8 +79,8 @@ def test_work_ahead_counts_higher_priorities_and_earlier_keys() -> None:
 
 def test_slack_is_the_least_over_later_slots() -> None:
     queue = Queue()
-    queue.push(flight(1, key=2.0, own_s=1.0))
-    queue.push(flight(2, key=4.0, own_s=2.5))
+    queue.push(flight(1, key=2.0, own_s=1.0, due=3.0))
+    queue.push(flight(2, key=4.0, own_s=2.5, due=6.5))
     assert queue.slack_after(3, 0.0, 0.5, rate=1.0, start=0.0) == 1.5
     assert queue.slack_after(3, 2.0, 3.5, rate=1.0, start=0.0) == 0.5
     assert queue.slack_after(3, 2.0, 1.0, rate=2.0, start=1.0) == 5.0

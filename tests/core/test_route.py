@@ -121,19 +121,25 @@ def test_backlog_counts_into_the_predicted_first_token() -> None:
     assert play.chosen(tokens=800).ready_s == pytest.approx(3.0 + 0.02 + 0.1)
 
 
-@pytest.mark.parametrize(("profile", "reserved"), [(None, BLOCK_TOKENS + 100), (APART, 2 * BLOCK_TOKENS + 100)])
-def test_prefix_is_reserved_again_only_where_the_cache_is_apart(profile: Profile | None, reserved: int) -> None:
+@pytest.mark.parametrize(("profile", "needed"), [(None, BLOCK_TOKENS + 100), (APART, 2 * BLOCK_TOKENS + 100)])
+def test_prefix_of_a_running_request_is_needed_again_only_where_the_cache_is_apart(profile: Profile | None, needed: int) -> None:
     play = Play(fleet(1, profile))
-    play.prefixes.insert(0, (1,))
-    choice = play.chosen((1, 2), tokens=2 * BLOCK_TOKENS)
-    assert (choice.uncached, choice.kv_tokens) == (BLOCK_TOKENS, reserved)
+    node, request = play.nodes[0], call(1, tokens=2 * BLOCK_TOKENS, blocks=(1, 2))
+    node.memory.take((1,))
+    assert node.kv_need(2 * BLOCK_TOKENS + 100, BLOCK_TOKENS, request) == needed
+
+
+def test_prefix_that_only_the_cache_holds_needs_memory() -> None:
+    node, request = Play(fleet(1)).nodes[0], call(1, tokens=2 * BLOCK_TOKENS, blocks=(1, 2))
+    assert node.kv_need(2 * BLOCK_TOKENS + 100, BLOCK_TOKENS, request) == 2 * BLOCK_TOKENS + 100
 
 
 @pytest.mark.parametrize(("profile", "fits"), [(None, True), (APART, False)])
 def test_shared_prefix_lets_a_request_fit_into_a_nearly_full_node(profile: Profile | None, fits: bool) -> None:
     play = Play(fleet(1, profile, kv_tokens=10_000))
     memory = play.nodes[0].memory
-    memory.reserve(9, int(memory.capacity) - BLOCK_TOKENS - 150)
+    memory.reserve(9, int(memory.capacity) - 2 * BLOCK_TOKENS - 150)
+    memory.take((1,))
     play.prefixes.insert(0, (1,))
     assert (play.choose((1, 2), 2 * BLOCK_TOKENS) is not None) is fits
     assert play.choose((8, 9), 2 * BLOCK_TOKENS) is None

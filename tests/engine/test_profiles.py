@@ -12,8 +12,8 @@ def test_each_profile_names_its_source_and_makes_an_engine(name: str) -> None:
     profile = profiles.load(name)
     assert profile.name == name
     assert len(profile.source) > 40
-    assert Engine(profile).memory.pages > 1_000
-    assert 5_000 < 1 / profile.c3_s < 60_000
+    assert Engine(profile).memory.pages > 500
+    assert 4_000 < 1 / profile.c3_s < 100_000
 
 
 def test_the_profiles_that_are_promised_are_there() -> None:

@@ -239,3 +239,11 @@ def test_an_error_lists_only_what_may_be_asked_and_not_without_end() -> None:
         form.read({"x-penstock-class": "x" * 500}, LOCAL)
     with pytest.raises(CallError, match=r"it may ask for c7\."):
         form.read({"x-penstock-class": "c8"}, Tenant("t", 0, classes=("c7",)))
+
+
+@pytest.mark.parametrize(
+    ("said", "retry"), [("0", 0), ("2", 2), ("99", 99), ("100", -1), ("-1", -1), ("", -1), ("two", -1), ("\u0662", -1), (None, -1)]
+)
+def test_number_of_the_try_is_a_small_number_or_nothing(said: str | None, retry: int) -> None:
+    headers = {"host": "x"} if said is None else {"host": "x", "x-stainless-retry-count": said}
+    assert Form(()).read(headers, LOCAL).retry == retry

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -35,7 +36,7 @@ from penstock.facts import Failure, Outcome, Request, Signals
 from penstock.knobs import Knobs
 from penstock.metrics import ledger as module
 from penstock.metrics.families import booked
-from penstock.metrics.ledger import Ledger
+from penstock.metrics.ledger import PROMISES, Ledger
 
 CONFIG = Config(
     nodes=tuple(Node(name=name, url=f"http://{name}", models=("m",), max_running=2) for name in ("a", "b")),
@@ -299,3 +300,29 @@ class Conservation(RuleBasedStateMachine):
 
 TestConservation = Conservation.TestCase
 TestConservation.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
+
+
+def tried(id: int, retry: int) -> Request:
+    return msgspec.structs.replace(request(id), retry=retry)
+
+
+def test_callers_who_come_back_when_told_are_counted_by_whether_they_got_in() -> None:
+    ledger = Ledger(CONFIG)
+    ledger.observe(Arrived(request(1)), [Reject(1, Outcome.REFUSED_DEADLINE, 4.0)], 10.0)
+    ledger.observe(Arrived(request(2)), [Reject(2, Outcome.EXPIRED, 4.0)], 10.0)
+    ledger.observe(Arrived(tried(3, 0)), [forward(3)], 14.0)
+    ledger.observe(Arrived(tried(4, 1)), [forward(4)], 14.0)
+    ledger.observe(Arrived(tried(5, 1)), [], 14.1)
+    ledger.observe(Tick(), [Reject(5, Outcome.EXPIRED, 2.0)], 15.0)
+    ledger.observe(Arrived(tried(6, 1)), [forward(6)], 30.0)
+    assert ledger.classes["gold"].returned == {"true": 1, "false": 1}
+    assert numbers(ledger)["penstock_returns_total"] == {("gold", "true"): 1, ("gold", "false"): 1}
+
+
+def test_promises_that_are_followed_are_bounded() -> None:
+    ledger = Ledger(CONFIG)
+    for id in range(PROMISES + 50):
+        ledger.observe(Arrived(request(id, tenant=str(id))), [Reject(id, Outcome.REFUSED_FULL, 1.0)], 10.0)
+    assert len(ledger.promises) == PROMISES
+    ledger.observe(Arrived(request(0, tenant="new")), [Reject(0, Outcome.REFUSED_FULL, 1.0)], 100.0)
+    assert list(ledger.promises) == [("new", "rest")]

@@ -48,8 +48,15 @@ class Node:
     free_at: float = 0.0
     base_s: float = 0.01
     token_s: float = 1e-4
+    answer_s: float = 0.0
+    beside_s: float = 0.0
     memory: Memory = field(default_factory=Memory)
     reported: Signals = field(default_factory=Signals)
+
+
+@dataclass
+class Task:
+    value: float = 1.0
 
 
 @dataclass
@@ -59,6 +66,8 @@ class Flight:
     due: float = inf
     own_s: float = 0.0
     priority: int = 3
+    output: float = 0.0
+    task: Task = field(default_factory=Task)
     model: str = "m"
 
 

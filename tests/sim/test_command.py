@@ -125,6 +125,53 @@ def test_wrong_usage_is_one_line_and_exit_code_2(tmp_path: Path, words: tuple[st
     assert says in done.stderr
 
 
+RULES = """
+classes:
+  - {name: trades, when: {metadata: {task: trade}}, priority: 5, total_ms: 300}
+  - {name: rest, priority: 1, total_ms: 500}
+"""
+
+
+def test_trading_scenario_is_judged_by_the_classes_of_a_configuration(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(RULES)
+    done = simulate("--scenario", "trading", "--scale", 0.02, "--config", tmp_path / "mine.yaml", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    found = json.loads(done.stdout)
+    assert [(one["run"], one["way"]) for one in found["results"]] == [
+        (run, way) for run in ("bell", "ramp", "overload") for way in ("before", "after")
+    ]
+    assert [row["class"] for row in found["results"][0]["whole"]["by_class"]] == ["trades", "rest"]
+    assert {figure["met"] for figure in found["figures"]} <= {True, False}
+
+
+def test_configuration_also_gives_classes_to_other_workloads(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("classes: [{name: long, when: {prompt_tokens: {gt: 2000}}, priority: 1}, {name: short}]")
+    done = simulate(*QUICK, "--config", tmp_path / "mine.yaml", "--compare", "penstock,fifo-rr", "--json")
+    for result in json.loads(done.stdout):
+        assert [row["class"] for row in result["by_class"]] == ["long", "short"]
+
+
+@pytest.mark.parametrize(
+    ("words", "text", "says"),
+    [
+        (("--scale", "0"), RULES, "--scale 0: expected 0.02 to 1"),
+        (("--scale", "2"), RULES, "--scale 2: expected 0.02 to 1"),
+        (("--scale", "nan"), RULES, "--scale nan: expected"),
+        ((), "hold: {quiet_s: 1}", "it has no classes"),
+        ((), "classes: [{name: a, priority: 9}]", "mine.yaml:1: classes[0].priority: expected"),
+        ((), None, "mine.yaml: No such file"),
+        (("--trace", "x.jsonl"), RULES, "not both"),
+        (("--speedup", "2"), RULES, "--speedup"),
+    ],
+)
+def test_wrong_use_of_the_trading_scenario_is_one_line(tmp_path: Path, words: tuple[str, ...], text: str | None, says: str) -> None:
+    if text is not None:
+        (tmp_path / "mine.yaml").write_text(text)
+    done = simulate("--scenario", "trading", "--config", "mine.yaml", *words, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert says in done.stderr
+
+
 def test_conversation_trace_at_three_times_its_speed(data: Path) -> None:
     trace = data / "mooncake_conversation.jsonl.gz"
     presets = "penstock,fifo-rr,sglang-cache-aware"
@@ -133,3 +180,14 @@ def test_conversation_trace_at_three_times_its_speed(data: Path) -> None:
     assert found["penstock"]["goodput"] >= 0.87
     assert found["fifo-rr"]["goodput"] < 0.1
     assert found["sglang-cache-aware"]["goodput"] < 0.1
+
+
+def test_a_hog_is_shown_beside_the_quiet_run() -> None:
+    words = ("--scenario", "tenants", "--limit", 200, "--hog", "t0:5")
+    result = results(*words)[0]
+    assert list(result) == [*KEYS, "hog"]
+    assert (result["hog"]["tenant"], result["hog"]["factor"]) == ("t0", 5)
+    assert result["hog"]["others"]["requests"] < 200
+    assert "beside t0 at 5 times its rate" in simulate(*words).stdout
+    wrong = simulate("--scenario", "tenants", "--limit", 200, "--hog", "nobody:5")
+    assert wrong.returncode != 0 and "no tenant 'nobody'" in wrong.stderr

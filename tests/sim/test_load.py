@@ -88,5 +88,5 @@ def test_scenarios_are_the_same_for_the_same_seed(name: str) -> None:
 
 
 def test_unknown_scenario_names_the_known_ones() -> None:
-    with pytest.raises(TraceError, match="unknown scenario 'x'; known: steady, burst, overload, shared-prefix, chat"):
+    with pytest.raises(TraceError, match="unknown scenario 'x'; known: steady, burst, tenants, overload, shared-prefix, chat"):
         scenario("x")

@@ -9,14 +9,15 @@ from tests.sim.fleet import SMALL, profile, world
 
 from penstock.facts import Outcome
 from penstock.sim.arrival import Arrival
-from penstock.sim.report import bar, best_s, percent, seconds, spread, summary, table
+from penstock.sim.report import bar, best_s, percent, seconds, summary, table
 from penstock.sim.slo import Slo
+from penstock.sim.spread import spread
 from penstock.sim.world import Trip
 
 KEYS = [
     "preset", "requests", "completed", "refused", "diverted", "goodput", "good_per_s", "ttft_s", "tpot_s", "itl_s", "busy", "utilisation",
     "prefix_hit",
-    "preempted", "output_tokens_per_s", "by_prompt_length",
+    "memory", "preempted", "output_tokens_per_s", "by_prompt_length", "fairness", "whole_s", "by_class",
 ]  # fmt: skip
 
 
@@ -30,7 +31,7 @@ def test_one_request_is_reported_as_it_went() -> None:
     assert result["itl_s"]["p50"] == pytest.approx(0.01, rel=0.03)
     assert result["busy"] == 0.5
     assert result["output_tokens_per_s"] == round(11 / 0.21, 6)
-    assert result["good_per_s"] == round(1 / 0.11, 6)
+    assert result["good_per_s"] == round(1 / 0.21, 6)
     assert (result["prefix_hit"], result["preempted"]) == (0.0, 0)
     assert result["by_prompt_length"] == [{"prompt_tokens": [100, 100], "requests": 1, "goodput": 1.0}]
 
@@ -62,7 +63,15 @@ def test_rate_of_good_answers_does_not_count_a_backlog_as_served_in_time() -> No
     arrivals = [Arrival(0.1 * index, 1_000, 1) for index in range(40)]
     result = summary("x", world(arrivals, "fifo-rr", nodes=1), Slo())
     assert result["goodput"] == 1.0
-    assert result["good_per_s"] == pytest.approx(40 / 40.8, rel=0.02)
+    assert result["good_per_s"] == pytest.approx(3 / 3.51, rel=0.02), "one a second; the first was done before a tenth of the time"
+
+
+def test_rate_of_good_answers_is_the_same_for_a_short_run_and_a_long_one() -> None:
+    rates = []
+    for count in (40, 400):
+        arrivals = [Arrival(0.5 * index, 100, 401) for index in range(count)]
+        rates.append(summary("x", world(arrivals, "least-requests"), Slo())["good_per_s"])
+    assert rates == pytest.approx([2.0, 2.0], rel=0.06), "four seconds of writing each, and an idle fleet to fill"
 
 
 def test_quartiles_split_all_requests_by_prompt_length() -> None:
@@ -83,14 +92,14 @@ def trip(prompt: int, output: int, cached: int = 0) -> Trip:
 
 def test_best_time_shares_steps_among_a_full_batch() -> None:
     done = [trip(100, 81)] * 10
-    assert best_s(profile(c3_s=0.0, kv_tokens=10**9), done) == pytest.approx(0.01 * 810 / 8)
+    assert best_s(profile(c3_s=0.0, kv_tokens=10**9), done) == pytest.approx(0.01 * 800 / 8)
     assert best_s(profile(c3_s=0.0, c1_s=0.001, c2_s=1e-6, kv_tokens=10**9), done) == pytest.approx(
-        0.01 * 810 / 8 + 0.001 * 810 + 1e-6 * 810 * 140.5
+        0.01 * 800 / 8 + 0.001 * 800 + 1e-6 * 800 * 140.5
     )
 
 
 def test_best_time_is_bound_by_memory_and_by_prefill_chunks() -> None:
-    assert best_s(profile(c3_s=0.0, kv_tokens=281), [trip(100, 81)] * 10) == pytest.approx(0.01 * 810 / 2)
+    assert best_s(profile(c3_s=0.0, kv_tokens=281), [trip(100, 81)] * 10) == pytest.approx(0.01 * 800 / 2)
     assert best_s(SMALL, [trip(5_632, 1, 512)]) == pytest.approx(0.01 * 10 + 0.001 * 5_120)
     assert best_s(SMALL, []) == 0.0
 

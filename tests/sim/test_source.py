@@ -72,14 +72,14 @@ def test_empty_file_is_an_error(tmp_path: Path, content: bytes) -> None:
 def test_file_of_another_kind_names_the_known_formats(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "trace"
     path.write_bytes(content)
-    assert "not a trace that is known (mooncake, azure, servegen, journal)" in refusal(path)
+    assert "not a trace that is known (mooncake, azure, servegen, vtc, journal)" in refusal(path)
 
 
 def test_unknown_format_names_the_known_ones(tmp_path: Path) -> None:
-    assert refusal(tmp_path, "csv") == "unknown format 'csv'; known: mooncake, azure, servegen, journal"
+    assert refusal(tmp_path, "csv") == "unknown format 'csv'; known: mooncake, azure, servegen, vtc, journal"
 
 
-@pytest.mark.parametrize("form", ["mooncake", "azure", "servegen", "journal"])
+@pytest.mark.parametrize("form", ["mooncake", "azure", "servegen", "vtc", "journal"])
 def test_forced_format_that_does_not_fit_is_an_error(tmp_path: Path, form: str) -> None:
     path = tmp_path / "trace"
     path.write_bytes(b"something else\n" * 100)

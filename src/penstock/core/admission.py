@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
-from math import inf
+from math import inf, log, log2
 from random import Random
 
 import msgspec
 
 from penstock import config
+from penstock.core.answers import Answers, mean_s, per_s
+from penstock.core.bands import Bands
+from penstock.core.charge import cost
+from penstock.core.claims import Claims
+from penstock.core.fairness import Fairness
 from penstock.core.flight import Flight
 from penstock.core.lane import Lane
 from penstock.core.route import Choice
+from penstock.core.work import SLOT_S
 from penstock.facts import Outcome
 from penstock.knobs import Knobs
 from penstock.policy import ADMIT, find
 from penstock.policy.views import Admit
 
+HASTE = 0.1
+"""Share of the time for a whole answer that it may wait even where answers take so long that many are late."""
 OWED = 0.5
 """A request that needs more than this share of its own time has no claim that others leave it room."""
+MOST_FLOORS = 0.9
+"""Floors leave at least the rest to others."""
+KEPT = 0.4
+"""Share of the longest wait that is kept for those who were told to come back, while they do."""
+GUESS_PER_S = 8.0
+"""Answers a second of a node that has given none."""
+LEAST_SHARE = 0.1
+"""Of the rate at which all are served, what a class is promised of whose requests few have come."""
+PROMISED = (Outcome.REFUSED_FULL, Outcome.REFUSED_DEADLINE, Outcome.EXPIRED)
 RETRY_LEAST_S, RETRY_MOST_S = 0.5, 120.0
 """Official clients honour Retry-After up to 120 s."""
 
@@ -32,15 +49,35 @@ class View(msgspec.Struct, gc=False):
 
 
 class Admission:
-    def __init__(self, policy: config.Policy, knobs: Knobs, rng: Random) -> None:
+    def __init__(
+        self, policy: config.Policy, knobs: Knobs, rng: Random, books: Fairness | None = None, answers: Answers | None = None
+    ) -> None:
+        """`books` and `answers` are what was learned of tenants and of answers' times before, if anything was."""
+        self.books = books or Fairness()
         self.policy: Admit = find(ADMIT, policy.admit, "policy.admit")
         self.knobs, self.rng = knobs, rng
+        self.answers = answers or Answers()
 
     def estimate(self, flight: Flight, choice: Choice | None) -> None:
         """Set the flight's own prefill time: at its best node now, or, with none able, uncached at any."""
         node = flight.lane.nodes[0] if choice is None else choice.node
         uncached = flight.request.prompt_tokens if choice is None else choice.uncached
         flight.own_s = uncached * node.token_s
+        if flight.task.total_s < inf and not flight.request.patient and flight.lane.learned():
+            self._date_whole(flight, node.base_s + flight.own_s)
+
+    def _date_whole(self, flight: Flight, prefill_s: float) -> None:
+        """Of nodes of which only ends are seen: when to begin, so that the whole answer is most probably in time.
+
+        Where even an answer begun at once is not, it may begin at once if it is quite likely to be.
+        """
+        flight.ends = flight.arrived + flight.task.total_s
+        flight.usual, high = self.answers.ratios((flight.lane.model, flight.task.name))
+        mean = mean_s(flight.lane.nodes)
+        latest = flight.ends - mean * flight.usual
+        sure = min(latest, max(flight.ends - mean * high, flight.arrived + HASTE * flight.task.total_s))
+        flight.due = min(flight.due, sure + prefill_s)
+        flight.grace_s = latest - sure
 
     def refusal(self, flight: Flight, choice: Choice | None, now: float) -> Outcome | None:
         """The outcome to refuse `flight` with, or None. `choice` is its best node now, if any has a slot."""
@@ -52,18 +89,90 @@ class Admission:
             predicted = choice.ready_s
         else:
             ahead, ahead_s = lane.queue.ahead(flight.priority, flight.key)
-            predicted = self.wait_s(lane, ahead, ahead_s, now) + lane.nodes[0].base_s + flight.own_s
+            spare = 1.0 - min(MOST_FLOORS, lane.queue.promised_share(flight.task.name)) if lane.queue.floors.shares else 1.0
+            if flight.account is not None and flight.account.rich:
+                spare *= 1.0 - min(0.5, self.books.others_s / len(lane.nodes))
+            predicted = self.wait_s(lane, ahead, ahead_s / spare, now) + lane.nodes[0].base_s + flight.own_s
             if left < inf:
                 rate, start = self.supply(lane, now)
+                rate *= spare
                 breaks = lane.queue.slack_after(flight.priority, flight.key, ahead_s + flight.own_s * margin, rate, start) < 0
-                crowds = rate > 0 and lane.bands.crowds_out(
-                    flight.request.prompt_tokens, start - now + (lane.queue.work_s() + flight.own_s) * margin / rate
-                )
-        refusal = self.policy.refusal(View(lane.queue.size, self.knobs.queue_max, predicted * margin, left, breaks, crowds))
-        # While nothing waits and nothing is refused all lengths are admitted alike: there is nothing to count.
+                after_s = self.wait_s(lane, lane.queue.size, (lane.queue.work_s() + flight.own_s) * margin / spare, now)
+                bands = self._bands(flight, now)
+                crowds = rate > 0 and bands.crowds_out(flight.request.prompt_tokens, after_s)
+                if not bands.is_cheap(flight.request.prompt_tokens, flight.own_s):
+                    predicted += bands.spared() * (flight.due - flight.arrived)
+                if flight.account is not None and not crowds:
+                    rich_s = self._claims(flight).ahead_of(flight.request.tenant, now)
+                    crowds = rich_s is not None and after_s > rich_s
+                if flight.task.floor and (breaks or crowds or predicted * margin > left) and rate > 0:
+                    floor_s = self._by_floor_s(flight, rate / spare, start) + lane.nodes[0].base_s + flight.own_s
+                    if floor_s * margin <= left:
+                        predicted, breaks, crowds = floor_s, False, False
+        room = 1.0
+        if flight.returns:
+            crowds = False
+        elif flight.ends < inf or lane.returns.every.due:
+            room = self._room(flight, now)
+        if left < inf and room < 1.0:
+            left -= (1.0 - room) * max(0.0, left - lane.nodes[0].base_s - flight.own_s)
+        most = max(1, int(self.knobs.queue_max * room)) if flight.ends == inf else self.knobs.queue_max
+        refusal = self.policy.refusal(View(lane.queue.size, most, predicted * margin, left, breaks, crowds))
+        if flight.ends < inf:
+            lane.pressure.note(refusal is not None, now)
+        # While nothing waits and nothing is refused all are admitted alike: there is nothing to count.
         if left < inf and (lane.queue.size or refusal is not None) and flight.own_s <= OWED * left:
-            lane.bands.note(flight.request.prompt_tokens, refusal is None, left / margin - flight.own_s, now)
+            room_s = left / margin - flight.own_s
+            self._bands(flight, now).note(flight.request.prompt_tokens, refusal is None, room_s, now)
+            if flight.account is not None and refusal is not None:
+                self._claims(flight).refuse(flight.request.tenant, room_s, now)
         return refusal
+
+    def withdrawn(self, flight: Flight, now: float) -> None:
+        """It was admitted and not served after all."""
+        self._bands(flight, now).withdrawn(flight.request.prompt_tokens)
+
+    def served(self, flight: Flight, now: float) -> None:
+        """It was dispatched."""
+        claims = flight.lane.claims.get(flight.priority)
+        if claims is not None:
+            claims.served(flight.request.tenant, cost(flight), now)
+
+    def _bands(self, flight: Flight, now: float) -> Bands:
+        return flight.lane.bands if flight.account is None else self._claims(flight).claim(flight.request.tenant, now).bands
+
+    def _claims(self, flight: Flight) -> Claims:
+        claims = flight.lane.claims.get(flight.priority)
+        if claims is None:
+            claims = flight.lane.claims[flight.priority] = Claims()
+        return claims
+
+    def _by_floor_s(self, flight: Flight, rate: float, start: float) -> float:
+        """When it starts by its class's floor alone, seconds from the time the nodes are free; infinite if that breaks a promise."""
+        share = flight.task.floor * rate
+        band = flight.lane.queue.floored.get(flight.task.name)
+        if band is None:
+            return 0.0
+        _, ahead_s = band.work.until(flight.key)
+        if band.work.slack(flight.key // SLOT_S, ahead_s + flight.own_s, share, start) < 0:
+            return inf
+        return ahead_s / share
+
+    def pace(self, lane: Lane, now: float) -> tuple[float, float]:
+        """`supply` as far as the queue sees it: where slots or memory are short, it drains more slowly than nodes prefill."""
+        rate, start = self.supply(lane, now)
+        if lane.blocked and lane.drain_s:
+            rate = min(rate, lane.queue.work_s() / (lane.queue.size * lane.drain_s))
+        return rate, start
+
+    def _room(self, flight: Flight, now: float) -> float:
+        """Share of the longest wait, and of the queue, that a request may use that comes for the first time."""
+        lane = flight.lane
+        room = 1.0 - KEPT * lane.returns.expected(now) if lane.returns.every.due else 1.0
+        if flight.ends < inf:
+            # What is refused anyway need not be many times what is served: a short line serves as many, and sooner.
+            room *= 1.0 - lane.pressure.share()
+        return room
 
     def supply(self, lane: Lane, now: float) -> tuple[float, float]:
         """Seconds of prefill the lane's nodes do per second, and when on average they are free to begin."""
@@ -74,16 +183,45 @@ class Admission:
 
     def wait_s(self, lane: Lane, ahead: int, ahead_s: float, now: float) -> float:
         """Predicted wait behind `ahead` requests that need `ahead_s` seconds of prefill."""
+        if (ends_per_s := per_s(lane.nodes)) > 0:
+            return self._until_ended(lane, ahead + 1, ends_per_s)
         rate, start = self.supply(lane, now)
         wait = start - now + ahead_s / rate if rate else 0.0
         if lane.blocked and lane.drain_s:
             wait = max(wait, (ahead + 1) * lane.drain_s)
         return wait
 
-    def retry_after_s(self, flight: Flight, now: float) -> float:
-        """When the work ahead will have shrunk to what its deadline allows; jittered so that a refused crowd spreads."""
-        ahead, ahead_s = flight.lane.queue.ahead(flight.priority, flight.key)
-        wait = self.wait_s(flight.lane, ahead, ahead_s, now) + flight.own_s
+    def _until_ended(self, lane: Lane, answers: int, ends_per_s: float) -> float:
+        """Seconds in which so many answers end, at `ends_per_s` now; new nodes are given twice as much in an answer's time."""
+        if any(node.concurrency is not None and node.concurrency.starting for node in lane.nodes):
+            doubling_s = mean_s(lane.nodes)
+            return doubling_s * log2(1 + answers * log(2) / (ends_per_s * doubling_s))
+        return answers / ends_per_s
+
+    def eta_s(self, flight: Flight, ahead: int, ahead_s: float, now: float) -> float:
+        """Predicted seconds to the first token of a request that waits behind `ahead` others, as the queue drains of late."""
+        drain = flight.lane.drain
+        wait = drain.wait_s(flight.priority, ahead, ahead_s)
+        if wait is None:
+            return self.wait_s(flight.lane, ahead, ahead_s, now)
+        return wait + (drain.first_s if flight.request.stream else 0.0)
+
+    def retry_after_s(self, flight: Flight, now: float, outcome: Outcome = Outcome.REFUSED_DEADLINE) -> float:
+        """When the work ahead will have shrunk to what its deadline allows, and the returns promised before have been served."""
+        lane = flight.lane
+        ahead, ahead_s = lane.queue.ahead(flight.priority, flight.key)
+        wait = self.wait_s(lane, ahead, ahead_s, now) + flight.own_s
         allowed = flight.due - flight.arrived if flight.due < inf else 0.0
-        short = max(RETRY_LEAST_S, wait - 0.5 * allowed)
+        short = min(RETRY_MOST_S, max(RETRY_LEAST_S, wait - 0.5 * allowed))
+        if outcome in PROMISED:
+            return lane.returns.refuse((flight.request.tenant, flight.task.name), short, self._rate(flight), now, self.rng)
         return min(RETRY_MOST_S, short * (1.0 + self.rng.random()))
+
+    def _rate(self, flight: Flight) -> float:
+        """Requests a second of its class that the lane can serve: as many as of late, and what others leave."""
+        lane, drain = flight.lane, flight.lane.drain
+        mine, every = drain.class_rate(flight.task.name), drain.total_rate
+        most = max(every, drain.rate, per_s(lane.nodes))
+        if not most:
+            return sum(min(GUESS_PER_S, node.limit) for node in lane.nodes if node.state == "up")
+        return max(mine, most - (every - mine), LEAST_SHARE * most)

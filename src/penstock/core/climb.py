@@ -70,4 +70,6 @@ class Climb:
 
     def divert(self, flight: Flight, rung: str, now: float, actions: list[Action]) -> None:
         del self.core.flights[flight.request.id]
+        if flight.account is not None:
+            self.core.books.leave(flight.account)
         actions.append(Divert(flight.request.id, rung, (*flight.taken, rung), self.core._why(flight, now)))

@@ -12,15 +12,18 @@ from random import Random
 from typing import Any
 
 from penstock.config import Config
+from penstock.core import charge
 from penstock.core.admission import Admission
+from penstock.core.answers import Answers
 from penstock.core.breaker import Result, result_of
 from penstock.core.classify import Classifier
 from penstock.core.climb import Climb
+from penstock.core.fairness import Fairness
 from penstock.core.fleet import Node, nodes_of
 from penstock.core.flight import SPARE_S, Flight
 from penstock.core.ladder import Ladders
 from penstock.core.lane import ANY, Lane, served
-from penstock.core.predict import Lengths
+from penstock.core.lengths import MOST, Lengths, capped
 from penstock.core.prefix import PrefixIndex
 from penstock.core.route import Choice, Router
 from penstock.core.second import Second
@@ -47,17 +50,29 @@ from penstock.events import (
 from penstock.facts import BLOCK_TOKENS, Failure, Outcome, Profile, Snapshot
 from penstock.knobs import Knobs
 from penstock.policy import ORDER, find
+from penstock.policy.order.deadline import Deadline
 from penstock.policy.views import Order
 
 PREFIX_BLOCKS = 65_536
 """Blocks believed cached on a node that does not say how much it holds: 32 M tokens; an index entry costs about 150 bytes."""
 UNAVAILABLE_WAIT_S = 5.0
 """How long a request waits for a node while none is up: an engine that restarts at once is never noticed."""
-BUSY_PAUSE_S = 0.25
-"""A node that answered "busy" is given nothing for this long."""
+PACED_TOKENS = 16
+"""Shorter answers' time between tokens is chance, whatever the pace."""
+HOLD_BACK, PATIENT_S = 0.25, 8.0
+"""A request that waits for memory is kept some once a quarter of the time to its deadline is over, or of this."""
+LATEST = Deadline()
+GUESS_OUTPUT = 128
+"""Output tokens of a class of which no answer has ended yet."""
+BUSY_COST = 0.5
+"""What a retry costs the budget when a node was busy whose concurrency is learned by trying."""
 HIGHEST = 5
 RETRIES_KEPT = 10.0
 """Unused retries are kept up to this many."""
+
+
+def _length_key(flight: Flight) -> tuple[str, str, str]:
+    return flight.lane.model, flight.task.name, flight.request.tenant
 
 
 class Core:
@@ -67,6 +82,8 @@ class Core:
         self.rng, self.knobs, self.profiles = rng, knobs, profiles or {}
         self.flights: dict[int, Flight] = {}
         self.lengths = Lengths()
+        self.books = Fairness()
+        self.answers = Answers()
         self.nodes: list[Node] = []
         self.lanes: dict[str, Lane] = {}
         self.waiting = 0
@@ -136,8 +153,12 @@ class Core:
         flight = self.flights.get(id)
         if flight is None or not flight.waiting:
             return None
-        ahead, ahead_s = flight.lane.queue.ahead(flight.priority, flight.key)
-        return max(1, ahead), self.admission.wait_s(flight.lane, max(0, ahead - 1), ahead_s, now)
+        queue, account = flight.lane.queue, flight.account
+        ahead, ahead_s = queue.place(flight, now)
+        wait = self.admission.eta_s(flight, ahead, ahead_s, now)
+        if account is not None and account.rich:
+            wait = max(wait, queue.own_place(flight) * account.drain_s)
+        return max(1, ahead), wait
 
     def snapshot(self, now: float) -> Snapshot:
         held = self.prefixes.recent
@@ -164,6 +185,9 @@ class Core:
             self.lowest = priority
         if self.retries < RETRIES_KEPT:
             self.retries += self.knobs.retry_share
+        flight.length = self.lengths.find((lane.model, task.name, request.tenant))
+        if lane.returns.every.due and request.retry:
+            flight.returns = lane.returns.take((request.tenant, task.name), now, request.retry > 0)
         self._set_deadline(flight)
         for name, rung in ladder.eager:
             if rung.step(flight, self.ladders.around) is not None:
@@ -179,16 +203,25 @@ class Core:
         tokens = self._kv_tokens(flight)
         choice = self.router.choose(flight, lane.nodes, tokens, self.knobs, now)
         self.admission.estimate(flight, choice)
-        flight.key = self.order.key(flight)
+        if self.fair or self.weighs:
+            self._weigh(flight, now)
+        flight.rank = self.order.key(flight)
+        flight.key = LATEST.key(flight) if self.yields else flight.rank
         refusal = self.admission.refusal(flight, choice, now)
         if refusal is not None:
             return self.way.make(flight, refusal, now, actions) if self.knobs.preempt and flight.priority > self.lowest else refusal
-        if choice is not None and not lane.queue.size and choice.node.has_room(self.knobs.depth_s, now, flight.own_s):
+        lane.drain.came(flight, now)
+        if (
+            choice is not None
+            and not lane.queue.size
+            and choice.node.has_room(self.knobs.depth_s, now, flight.own_s)
+            and (flight.ends == inf or choice.node.in_time(flight, now))
+        ):
             self._forward(flight, choice, now, actions)
         elif flight.waits:
             self._wait(flight, now)
         else:
-            lane.bands.withdrawn(flight.request.prompt_tokens)
+            self.admission.withdrawn(flight, now)
             return Outcome.REFUSED_FULL
         return None
 
@@ -198,6 +231,15 @@ class Core:
 
     # -- its way
 
+    def _weigh(self, flight: Flight, now: float) -> None:
+        """Who pays for it, and how much it will be."""
+        if self.fair and flight.account is None:
+            charge.enter(self.books, flight, self.flights.values(), now)
+        if flight.account is not None or self.weighs:
+            request = flight.request
+            known = self.lengths.mean((flight.lane.model, flight.task.name), request.max_tokens)
+            flight.output = known or min(GUESS_OUTPUT, request.max_tokens or GUESS_OUTPUT)
+
     def _set_deadline(self, flight: Flight) -> None:
         task, request = flight.task, flight.request
         flight.due = inf
@@ -205,13 +247,14 @@ class Core:
             return
         if task.ttft_s < inf:
             flight.due = flight.arrived + task.first_s(request.prompt_tokens)
-        if task.total_s < inf:
-            decode_s = self.lengths.mean((flight.lane.model, task.name), request.max_tokens) * flight.lane.nodes[0].steps.itl_s
+        if task.total_s < inf and not flight.lane.learned():
+            decode_s = capped(flight.length.mean, request.max_tokens) * flight.lane.nodes[0].steps.itl_s
             flight.due = min(flight.due, flight.arrived + task.total_s - decode_s)
 
     def _kv_tokens(self, flight: Flight) -> int:
         request = flight.request
-        return request.prompt_tokens + self.lengths.high((flight.lane.model, flight.task.name), request.max_tokens)
+        flight.quota = int(capped(flight.length.high, request.max_tokens))
+        return request.prompt_tokens + flight.quota
 
     def _wait(self, flight: Flight, now: float) -> None:
         if flight.patient:
@@ -226,6 +269,11 @@ class Core:
             share = 0.5 if flight.rung < len(flight.ladder.rungs) else 1.0
             flight.expires = now + min(share * (flight.due - now), UNAVAILABLE_WAIT_S)
         flight.queued = now
+        flight.lane.drain.waits(True, now)
+        if flight.grace_s:
+            flight.expires += flight.grace_s
+            flight.due += flight.grace_s
+            flight.grace_s = 0.0
         flight.lane.queue.push(flight)
         self.waiting += 1
 
@@ -234,6 +282,11 @@ class Core:
         flight.node, flight.uncached, flight.forwarded = node, choice.uncached, now
         flight.attempt += 1
         node.give(flight, choice.kv_tokens, now)
+        if flight.account is not None or self.weighs:
+            charge.dispatched(self.books, flight, len(self.nodes), now)
+            flight.lane.queue.dispatched(flight, charge.cost(flight), now)
+            self.admission.served(flight, now)
+        flight.lane.drain.forwarded(flight, now)
         if request.blocks:
             self.prefixes.insert(node.index, request.blocks)
         knobs = self.knobs
@@ -246,13 +299,17 @@ class Core:
                     overdue += self.second.whole_s(flight, node)
                 last = flight.due - node.base_s - flight.own_s - SPARE_S
                 hedges.watch(flight, overdue if overdue > last else last, self.flights)
-        why = (now - flight.arrived, choice.ready_s, float(request.prompt_tokens - choice.uncached), choice.score, float(flight.attempt))
+        output_tokens = capped(flight.length.mean, request.max_tokens)
+        cached = float(request.prompt_tokens - choice.uncached)
+        why = (now - flight.arrived, choice.ready_s, cached, choice.score, float(flight.attempt), output_tokens, node.steps.itl_s)
         model = "" if flight.model == request.model else flight.model
         actions.append(Forward(request.id, node.name, why, model, flight.taken))
 
     def _reject(self, flight: Flight, outcome: Outcome, now: float, actions: list[Action]) -> None:
         del self.flights[flight.request.id]
-        actions.append(Reject(flight.request.id, outcome, self.admission.retry_after_s(flight, now), self._why(flight, now)))
+        if flight.account is not None:
+            self.books.leave(flight.account)
+        actions.append(Reject(flight.request.id, outcome, self.admission.retry_after_s(flight, now, outcome), self._why(flight, now)))
 
     def _first_token(self, event: FirstToken, now: float, actions: list[Action]) -> Node | None:
         flight = self.flights.get(event.id)
@@ -265,6 +322,7 @@ class Core:
         if flight.node is None or not flight.request.stream:
             return None
         flight.node.first_token(flight, now)
+        flight.lane.drain.first_token(now - flight.forwarded)
         flight.first = now
         return flight.node
 
@@ -276,25 +334,33 @@ class Core:
             flight = self.second.decide(flight, flight.twin, event.node, now, actions)
         del self.flights[event.id]
         node = flight.node
+        if flight.account is not None:
+            known = event.output_tokens >= 0 or flight.charged < 0
+            charge.settle(self.books, flight, event.output_tokens if known else int(flight.charged), now)
+            self.books.leave(flight.account)
         if node is None:
             self._leave(flight)
             return None
         succeeded = event.status < 400
         if succeeded:
-            if not flight.request.stream:
-                node.learn_whole(flight, now)
+            node.learn_end(flight, now)
+            if node.concurrency is not None and node.concurrency.rules:
+                self.answers.learn((flight.lane.model, flight.task.name), now - flight.forwarded, node.concurrency.recent_s)
+            tokens = event.output_tokens
+            if flight.request.stream and flight.first >= 0 and tokens >= PACED_TOKENS and flight.task.tpot_s == node.tpot_s < inf:
+                node.learn_aim((now - flight.first) / (tokens - 1))
             self._learn_answer(flight, node, event)
         node.take_back(flight, now)
         if node.breaker.count or node.guarded:
             node.breaker.note(Result.SUCCESS if succeeded else Result.NEUTRAL, now, self.knobs)
             node.watch()
-        if node.limit < node.max_running:
-            node.limit = min(node.limit + 1 / node.limit, node.max_running)
         return node
 
     def _learn_answer(self, flight: Flight, node: Node, event: Finished) -> None:
         if event.output_tokens > 0:
-            self.lengths.learn((flight.lane.model, flight.task.name), event.output_tokens)
+            # What an engine says is input: no answer is longer than the caller allowed, or than any engine writes.
+            tokens = min(event.output_tokens, flight.request.max_tokens or MOST)
+            self.lengths.learn(_length_key(flight), tokens, before=min(flight.counted, tokens - 1))
         if event.cached_tokens >= 0 and flight.request.blocks:
             expected = flight.request.prompt_tokens - flight.uncached
             self.prefixes.correct(node.index, expected // BLOCK_TOKENS, event.cached_tokens // BLOCK_TOKENS)
@@ -312,14 +378,17 @@ class Core:
             node = self._fail_on(gone, event.failure, now)
             left.tried |= gone.tried
             return node
+        charge.settle(self.books, flight, -1, now)
         node = self._fail_on(flight, event.failure, now)
+        # A node that is learned to be full by trying it says so now and then: that must not use up the budget of retries.
+        cost = BUSY_COST if event.failure is Failure.BUSY and node.concurrency is not None and node.concurrency.rules else 1.0
         flight.node, flight.first = None, -1.0
         if event.started:
             self._reject(flight, Outcome.FAILED, now, actions)
-        elif flight.due < now or self.retries < 1 or all(flight.tried & other.bit for other in flight.lane.nodes):
+        elif flight.due < now or self.retries < cost or all(flight.tried & other.bit for other in flight.lane.nodes):
             self.climb.walk(flight, Outcome.FAILED, now, actions)
         else:
-            self.retries -= 1
+            self.retries -= cost
             if flight.waits:
                 self._wait(flight, now)
             elif self._place(flight, now, actions) is not None:
@@ -334,8 +403,7 @@ class Core:
         node.breaker.note(result_of(failure), now, self.knobs)
         node.watch()
         if failure is Failure.BUSY:
-            node.limit = max(1.0, float(node.running))
-            node.free_at = max(node.free_at, now + BUSY_PAUSE_S)
+            node.said_busy(now)
         else:
             flight.tried |= node.bit
         return node
@@ -345,8 +413,13 @@ class Core:
         if flight is None:
             return None
         node = flight.node
+        if flight.account is not None:
+            charge.settle(self.books, flight, -1, now)
+            self.books.leave(flight.account)
         if node is None:
             self._leave(flight)
+            if not flight.lane.queue.size:
+                flight.lane.drain.waits(False, now)
             return None
         for one in (flight, flight.twin):
             if one is not None and one.node is not None:
@@ -354,7 +427,24 @@ class Core:
                 actions.append(Cancel(event.id, one.node.name))
         return node
 
+    def _hold_back(self, flight: Flight, tokens: int, now: float) -> bool:
+        """Where slots are free and memory is not, let the node with most of it keep what becomes free for one that has waited
+        long. Returns whether it is memory that is waited for.
+        """
+        open_nodes = [node for node in flight.lane.nodes if node.running < node.limit and node.admits(now)]
+        if not open_nodes:
+            return False
+        if flight.claim is None and now - flight.arrived > HOLD_BACK * min(flight.due - flight.arrived, PATIENT_S):
+            unclaimed = [node for node in open_nodes if node.memory.claimant is None]
+            if unclaimed:
+                flight.claim = max(unclaimed, key=lambda node: node.memory.capacity - node.memory.promised())
+                flight.claim.memory.hold_back(flight, tokens)
+        return True
+
     def _leave(self, flight: Flight) -> None:
+        if flight.claim is not None:
+            flight.claim.memory.let_go()
+            flight.claim = None
         if flight.waiting:
             flight.lane.queue.remove(flight)
             self.waiting -= 1
@@ -369,7 +459,12 @@ class Core:
                 continue
             while (expired := queue.pop_expired(now)) is not None:
                 self.waiting -= 1
-                lane.bands.withdrawn(expired.request.prompt_tokens)
+                if expired.claim is not None:
+                    expired.claim.memory.let_go()
+                    expired.claim = None
+                self.admission.withdrawn(expired, now)
+                lane.pressure.withdrawn(now)
+                lane.drain.departed(expired, lane.blocked, now)
                 up = any(node.state == "up" for node in lane.nodes)
                 self.climb.turn(expired, Outcome.EXPIRED if up else Outcome.UNAVAILABLE, now, actions)
             if self.knobs.preempt:
@@ -379,6 +474,7 @@ class Core:
                 wake = min(wake, queue.next_expiry(), self._opening(lane, now))
             else:
                 lane.drained_at = 0.0
+                lane.drain.waits(False, now)
         self._wake = wake
         self.way.set_alarm()
         if self.climb.turned or self.way.stirred:
@@ -400,27 +496,42 @@ class Core:
         queue, knobs = lane.queue, self.knobs
         if len(lane.nodes) <= 64 and not any(node.has_room(knobs.depth_s, now) for node in lane.nodes):
             return
+        if queue.looks_stale(now):
+            queue.look(*self.admission.pace(lane, now))
         skipped: list[Flight] = []
+        least = inf
         claims: list[tuple[Node, float]] = []
-        lane.blocked = False
+        was_blocked, lane.blocked = lane.blocked, False
         while len(skipped) < knobs.scan and (flight := queue.pop()) is not None:
             tokens = self._kv_tokens(flight)
-            choice = self.router.choose(flight, lane.nodes, tokens, knobs, now, hint)
-            if choice is None:
+            choice = None if tokens >= least else self.router.choose(flight, lane.nodes, tokens, knobs, now, hint)
+            if choice is None and self.router.kept(flight, lane.nodes, knobs.kept_busy):
+                queue.pass_over(flight)
+                skipped.append(flight)
+            elif choice is None:
                 lane.blocked = True
                 skipped.append(flight)
-                if not flight.tried:
-                    break
+                if not flight.tried and tokens < least:
+                    # Smaller ones may pass one that waits for memory, until it has waited long.
+                    if not self._hold_back(flight, tokens, now):
+                        break
+                    least = tokens
             elif now + choice.ready_s > flight.due:
                 self._leave(flight)
-                lane.bands.withdrawn(flight.request.prompt_tokens)
+                self.admission.withdrawn(flight, now)
+                lane.pressure.withdrawn(now)
                 self.climb.turn(flight, Outcome.EXPIRED, now, actions)
+            elif not choice.node.in_time(flight, now):
+                skipped.append(flight)
             elif choice.node.has_room(knobs.depth_s, now, choice.uncached * choice.node.token_s) and (
                 # Who was called back goes again when nothing is ahead of it, not to be in somebody's way at once.
                 not flight.recalls or choice.node.free_at <= now
             ):
                 self._leave(flight)
                 lane.drained(now)
+                if flight.account is not None:
+                    flight.account.drained(now)
+                lane.drain.departed(flight, was_blocked, now)
                 self.climb.waited(flight, now)
                 self._forward(flight, choice, now, actions)
             else:
@@ -444,12 +555,23 @@ class Core:
         node = self._node(event.node)
         if node is not None:
             node.progress(event.tokens, event.stream_s, now)
+            for flight in node.memory.pool.passed(node.clock(now)):
+                self._top_up(flight, node, now)
+            charge.produced(self.books, node, self.flights, now)
+
+    def _top_up(self, flight: Flight, node: Node, now: float) -> None:
+        """Its answer is longer than was reserved for it: reserve what most answers that got so far will need."""
+        self.lengths.learn(_length_key(flight), flight.quota, ended=False, before=flight.counted)
+        flight.counted = flight.quota
+        flight.quota = int(capped(flight.length.longer(flight.quota, 1 - self.lengths.quantile), flight.request.max_tokens))
+        node.memory.reserve(flight.request.id, flight.prompt_kv + flight.quota)
+        node.memory.pool.grew(flight)
 
     def _node_seen(self, event: NodeSeen, now: float, actions: list[Action]) -> Node | None:
         node = self._node(event.node)
         if node is None:
             return None
-        node.reported, node.reported_at = event.signals, now
+        node.hear(event.signals, now)
         if node.state == "lost":
             node.state = "up"
             node.breaker.reopens = min(node.breaker.reopens, now)
@@ -486,8 +608,12 @@ class Core:
         self.classify = Classifier(config.classes)
         self.ladders = Ladders(config)
         self.order: Order = find(ORDER, config.policy.order, "policy.order")
-        self.admission = Admission(config.policy, self.knobs, self.rng)
-        self.router = Router(config.policy, self.prefixes, self.rng)
+        self.fair = getattr(self.order, "between_tenants", False)
+        self.yields = self.fair or getattr(self.order, "yields", False)
+        self.shares = {task.name: task.floor for task in self.classify.classes if task.floor > 0}
+        self.weighs = bool(self.shares) or (self.yields and not self.fair)
+        self.admission = Admission(config.policy, self.knobs, self.rng, self.books, self.answers)
+        self.router = Router(config.policy, self.prefixes, self.rng, self.books)
         old = {node.name: node for node in self.nodes}
         self.nodes = nodes_of(config, self.knobs, self.profiles, old, self._numbered)
         tpot_s = min(task.tpot_s for task in self.classify.classes)
@@ -512,6 +638,7 @@ class Core:
             kept = old.pop(model, None)
             lane = self.lanes[model] = Lane(model, nodes) if kept is None else kept
             lane.nodes = nodes
+            lane.order_by(self.books if self.yields or self.shares else None, self.shares)
         for lane in old.values():
             for flight in lane.queue.flights():
                 self._leave(flight)

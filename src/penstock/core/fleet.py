@@ -5,35 +5,65 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import inf
 
+import msgspec
+
 from penstock import config
 from penstock.core.breaker import Breaker, State
+from penstock.core.concurrency import LATE_S, Concurrency
 from penstock.core.flight import Flight
 from penstock.core.memory import Memory
-from penstock.core.predict import AIM, LEAST_SHARE, Prefill, Steps
-from penstock.facts import NodeSnapshot, Profile, Signals
+from penstock.core.predict import AIM, AIM_LEAST, AIM_MOST, LEAST_SHARE, MISSED, NARROW, Prefill, Steps
+from penstock.facts import BLOCK_TOKENS, NodeSnapshot, Profile, Request, Signals
 from penstock.knobs import Knobs
 
 MAX_RUNNING = 256
 """Requests at once on a node that does not say how many it takes: vLLM's default `max_num_seqs`."""
 LATE_PREFILLS = 4
 """A node late with a first token is given no more than this many prompts."""
+PACED = 0.75
+"""A stream with less than this share of the time aimed at says nothing of how its node was paced."""
 WHOLE = 16
 """JSON answers that are counted before their rate is judged: few would often be fast by chance."""
 STALE_S = 5.0
+FROZEN = 10
+"""After as many equal reports of a long queue in a row it is no longer believed."""
+REQUESTS_MOST = 1_000_000
+SHORT_S = 0.15
+"""Prefill of a stream without a deadline that says, when its first token is late, that there is a line inside the node."""
+BUSY_PAUSE_S = 0.25
+"""A node that answered "busy" is given nothing for this long."""
 ENGINE_QUEUE = 5
 """A node that reports this many waiting requests has enough (llm-d's queue threshold)."""
+
+
+def believable(signals: Signals) -> Signals:
+    """Without what no engine can mean: NaN, negative or huge numbers."""
+    usage, running, waiting = signals.kv_usage, signals.running, signals.waiting
+    if usage is not None and not 0.0 <= usage <= 1.0:
+        usage = None
+    if running is not None and not 0 <= running <= REQUESTS_MOST:
+        running = None
+    if waiting is not None and not 0 <= waiting <= REQUESTS_MOST:
+        waiting = None
+    return Signals(running=running, waiting=waiting, kv_usage=usage, models=signals.models)
 
 
 class Node:
     """One engine. `free_at` is when it is predicted to be able to begin another prefill; `tpot_s` the time between tokens to keep."""
 
     __slots__ = (
+        "aim",
         "alone_s",
+        "answer_s",
         "base_s",
+        "beside_s",
         "bit",
         "breaker",
         "busy_until",
+        "concurrency",
         "config",
+        "count",
+        "count_per_s",
         "crowd_s",
         "free_at",
         "guarded",
@@ -59,7 +89,9 @@ class Node:
         "state",
         "steps",
         "token_s",
+        "told",
         "tpot_s",
+        "unmoved",
         "whole_began",
         "whole_count",
         "whole_tokens",
@@ -74,6 +106,10 @@ class Node:
         known = profile.max_sequences if profile else MAX_RUNNING
         self.max_running = node.max_running or known
         self.limit = float(self.max_running)
+        self.concurrency = Concurrency(self.max_running) if node.max_running is None and profile is None else None
+        """What is learned of a node that says neither what it is nor how much it takes at once."""
+        self.answer_s = self.beside_s = 0.0
+        """Of nodes of which only ends are seen: an answer's time, and what each request beside it adds."""
         self.kv_tokens = node.kv_tokens or (profile.kv_tokens if profile else None)
         self.memory = Memory()
         self.size_memory(knobs)
@@ -86,20 +122,37 @@ class Node:
         self.tpot_s = inf
         self.busy_until = self.free_at = -inf
         self.share = 1.0
+        self.aim = AIM
         self.alone_s = self.crowd_s = 0.0
         self.worth = 1.0
         self.learn_pace()
         self._restart_whole(0.0)
         self.guarded = False
         self.progress_at = -inf
+        self.count = self.count_per_s = 0.0
         self.reported, self.reported_at = Signals(), -inf
+        self.told: int | None = None
+        self.unmoved = 0
 
     def size_memory(self, knobs: Knobs) -> None:
-        self.memory.capacity = inf if self.kv_tokens is None else self.kv_tokens * knobs.kv_share
+        self.memory.resize(inf if self.kv_tokens is None else self.kv_tokens * knobs.kv_share)
 
     def watch(self) -> None:
         """Note whether more than slots and memory must be looked at before it is given work: `guarded`."""
-        self.guarded = self.state != "up" or self.breaker.state is not State.CLOSED or (self.reported.waiting or 0) >= ENGINE_QUEUE
+        # What waits there of our own prefills was planned; only more than that says that the node is behind.
+        unplanned = (self.reported.waiting or 0) - self.prefilling
+        self.guarded = self.state != "up" or self.breaker.state is not State.CLOSED or unplanned >= ENGINE_QUEUE
+
+    def hear(self, signals: Signals, now: float) -> None:
+        """A probe's answer: input. What cannot be is not believed, nor a long queue that never moves while the node works;
+        our own counts are what is left then.
+        """
+        signals = believable(signals)
+        self.unmoved = self.unmoved + 1 if signals.waiting == self.told and self.running else 0
+        self.told = signals.waiting
+        if self.unmoved >= FROZEN and (signals.waiting or 0) >= ENGINE_QUEUE:
+            signals = msgspec.structs.replace(signals, waiting=None)
+        self.reported, self.reported_at = signals, now
 
     def admits(self, now: float) -> bool:
         """Whether it is up, its breaker lets a request pass, and it has not just said that its own queue is long."""
@@ -108,6 +161,12 @@ class Node:
             and self.breaker.allows(self.running, now)
             and not ((self.reported.waiting or 0) >= ENGINE_QUEUE and now - self.reported_at < STALE_S and self.prefilling)
         )
+
+    def kv_need(self, tokens: int, hit: int, request: Request) -> int:
+        """What more of its memory a request of `tokens` would take that finds `hit` tokens of its prompt cached."""
+        if not hit or not self.shares_prefix:
+            return tokens
+        return tokens - BLOCK_TOKENS * self.memory.held_of(request.blocks, hit // BLOCK_TOKENS)
 
     def opens_at(self, depth_s: float) -> tuple[float, float]:
         """When its prefill backlog is short enough for another prompt, and when it has none."""
@@ -132,7 +191,20 @@ class Node:
         if not self.running:
             self._restart_whole(now)
         self.running += 1
-        self.memory.reserve(flight.request.id, tokens)
+        if self.concurrency is not None:
+            self.concurrency.gave(flight.request.stream, flight.task.total_s, self.running, now)
+            if self.concurrency.rules:
+                self.limit = self.concurrency.limit
+            elif self.answer_s:
+                self.answer_s = self.beside_s = 0.0
+        memory = self.memory
+        flight.shares = False
+        if self.shares_prefix and flight.request.blocks and memory.tight:
+            # Before, what is counted twice does no harm, and counting blocks costs.
+            flight.shares = True
+            memory.take(flight.request.blocks)
+            tokens = max(0, tokens - BLOCK_TOKENS * len(flight.request.blocks))
+        memory.reserve(flight.request.id, tokens)
         if self.busy_until <= now:
             self.busy_until = now
             if not self.prefilling:
@@ -155,12 +227,31 @@ class Node:
             self.pending_tokens += flight.uncached
         else:
             self.prefilled_tokens += flight.uncached
+        if memory.capacity < inf:
+            flight.clock, flight.counted = -1.0, 0
+            flight.prompt_kv = max(0, tokens - flight.quota)
+            memory.pool.add(flight, self.clock(now))
+            if not flight.request.stream:
+                memory.pool.began(flight, self.clock(flight.done_at))
 
     def first_token(self, flight: Flight, now: float) -> None:
         self.prefilled_tokens += flight.uncached
         self.prefill.first_token(flight.uncached, now)
         self.base_s, self.token_s = self.prefill.base_s, self.prefill.token_s
         self._prefilled(flight, now)
+        if self.memory.capacity < inf:
+            self.memory.pool.began(flight, self.clock(now))
+        if self.concurrency is not None:
+            if flight.due == inf and flight.own_s < SHORT_S:
+                self.concurrency.late(now - flight.done_at > LATE_S, self.running, now)
+            if self.concurrency.starting:
+                self.concurrency.first_token(now - flight.forwarded, self.running)
+            if self.concurrency.rules:
+                self.limit = self.concurrency.limit
+
+    def clock(self, now: float) -> float:
+        """Tokens that each stream of the node was given, counted from any moment: all get one a step."""
+        return self.count + (now - self.progress_at) * self.count_per_s if self.count_per_s else 0.0
 
     def _pace(self) -> None:
         """How much of the time it may prefill, as its streams stand now."""
@@ -170,8 +261,15 @@ class Node:
     def learn_pace(self) -> None:
         """Take over what the engine's steps were learned to be, against the time between tokens to keep."""
         alone_s, crowd_s = self.steps.parts()
-        self.alone_s, self.crowd_s = alone_s / (self.tpot_s * AIM), crowd_s / (self.tpot_s * AIM)
+        self.alone_s, self.crowd_s = alone_s / (self.tpot_s * self.aim), crowd_s / (self.tpot_s * self.aim)
         self.worth = self.token_s / self.steps.token_s
+
+    def learn_aim(self, tpot_s: float) -> None:
+        """A stream ended with this mean time between tokens: aim so that a share of `MISSED` of those that were paced are late."""
+        if tpot_s > self.tpot_s:
+            self.aim = max(AIM_LEAST, self.aim * (1.0 - NARROW))
+        elif tpot_s > PACED * self.aim * self.tpot_s:
+            self.aim = min(AIM_MOST, self.aim * (1.0 + NARROW * MISSED / (1.0 - MISSED)))
 
     def _prefilled(self, flight: Flight, now: float) -> None:
         self.prefilling -= 1
@@ -186,7 +284,12 @@ class Node:
     def take_back(self, flight: Flight, now: float) -> None:
         """The request ended, however it did."""
         self.running -= 1
-        self.memory.settle(flight.request.id)
+        memory = self.memory
+        memory.settle(flight.request.id)
+        if memory.capacity < inf:
+            memory.pool.drop(flight, self.clock(now))
+            if flight.shares:
+                memory.give_up(flight.request.blocks)
         if flight.request.stream:
             if flight.first < 0:
                 self.free_at -= flight.own_s
@@ -195,6 +298,33 @@ class Node:
             early = min(flight.own_s, self.busy_until - now)
             self.busy_until -= early
             self.free_at -= early
+
+    def learn_end(self, flight: Flight, now: float) -> None:
+        """An answer ended well. Of a node that does not say what it takes at once, that is all there is to learn from."""
+        if not flight.request.stream:
+            self.learn_whole(flight, now)
+        learned = self.concurrency
+        if learned is not None and learned.rules:
+            learned.ended(self.running, max(1e-4, now - flight.forwarded), now)
+            self.limit = learned.limit
+            self.answer_s = learned.base_s or learned.recent_s
+            self.beside_s = 0.5 * learned.recent_s / learned.limit
+            return
+        if self.limit < self.max_running:
+            self.limit = min(self.limit + 1 / self.limit, self.max_running)
+
+    def in_time(self, flight: Flight, now: float) -> bool:
+        """Whether an answer begun now is likely to be whole in time; always, where nothing is known of whole answers."""
+        learned = self.concurrency
+        return learned is None or now + learned.time_s(self.running + 1) * flight.usual <= flight.ends
+
+    def said_busy(self, now: float) -> None:
+        """It is full, and has already given the request back."""
+        self.limit = max(1.0, float(self.running))
+        if self.concurrency is not None and self.concurrency.rules:
+            self.concurrency.busy(self.running, now)
+            self.limit = self.concurrency.limit
+        self.free_at = max(self.free_at, now + BUSY_PAUSE_S)
 
     def learn_whole(self, flight: Flight, now: float) -> None:
         """A JSON answer shows no first token. But its whole time bounds its prefill's where it was alone, and a node cannot
@@ -226,8 +356,15 @@ class Node:
         if now > self.progress_at > -inf:
             self.steps.learn(tokens, stream_s, max(0.0, done - self.progress_tokens), now - self.progress_at)
             self.learn_pace()
-            self._pace()
+            if self.tpot_s < inf:
+                self._pace()
+        if tokens > 0 and stream_s > 0:
+            rate = tokens / stream_s
+            if now > self.progress_at > -inf:
+                self.count += rate * (now - self.progress_at)
+            self.count_per_s = rate
         self.progress_at, self.progress_tokens = now, done
+        self.memory.pool.refresh(self.clock(now), self.memory.tight and self.count_per_s > 0)
 
     def snapshot(self, prefix_blocks: int, now: float) -> NodeSnapshot:
         return NodeSnapshot(
@@ -237,8 +374,10 @@ class Node:
             running=self.running,
             prefilling=self.prefilling,
             backlog_s=max(0.0, self.free_at - now),
-            kv_reserved_tokens=self.memory.reserved,
+            kv_reserved_tokens=self.memory.promised(),
             kv_tokens=None if self.memory.capacity == inf else int(self.memory.capacity),
+            kv_used_tokens=None if self.memory.capacity == inf else int(self.memory.used(self.clock(now))),
+            kv_rounding_tokens=None if self.memory.capacity == inf else self.memory.reserved - self.memory.asked,
             prefill_tokens_per_s=1 / self.token_s,
             itl_s=self.steps.itl_s,
             prefix_blocks=prefix_blocks,

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import inf
 
 from penstock import config
 from penstock.core.bands import Bands
+from penstock.core.claims import Claims
+from penstock.core.drain import Drain
+from penstock.core.fairness import Fairness
 from penstock.core.fleet import Node
+from penstock.core.pressure import Pressure
 from penstock.core.queue import Queue
+from penstock.core.returns import Returns
 from penstock.facts import LaneSnapshot
 
 ANY = "*"
@@ -16,12 +21,20 @@ ANY = "*"
 
 
 class Lane:
-    __slots__ = ("alarm", "bands", "blocked", "drain_s", "drained_at", "model", "nodes", "queue")
+    __slots__ = (
+        "alarm", "bands", "blocked", "claims", "drain", "drain_s", "drained_at", "model", "nodes", "pressure", "queue", "returns",
+    )  # fmt: skip
 
     def __init__(self, model: str, nodes: list[Node]) -> None:
         self.model, self.nodes = model, nodes
         self.queue = Queue()
         self.bands = Bands()
+        """While there is one tenant."""
+        self.claims: dict[int, Claims] = {}
+        """By priority, once there are several tenants."""
+        self.pressure = Pressure()
+        self.drain = Drain()
+        self.returns = Returns()
         self.blocked = False
         """In the last pass no node had a slot or KV memory: the queue drains as answers end, not as prefills do."""
         self.drain_s = 0.0
@@ -29,6 +42,17 @@ class Lane:
         self.drained_at = 0.0
         self.alarm = inf
         """When its first waiting request must start, at the latest."""
+
+    def order_by(self, books: Fairness | None, shares: Mapping[str, float]) -> None:
+        """See `Queue`; what waits stays."""
+        if self.queue.books is not books or self.queue.floors.shares != shares:
+            old, self.queue = self.queue, Queue(books, shares)
+            for flight in old.flights():
+                self.queue.push(flight)
+
+    def learned(self) -> bool:
+        """Whether some of its nodes say neither what they are nor how much they take at once."""
+        return any(node.concurrency is not None for node in self.nodes)
 
     def drained(self, now: float) -> None:
         """A waiting request was dispatched."""

@@ -47,6 +47,8 @@ OUTGROWN = 20
 """Observations after which a prior only keeps a line from being undetermined."""
 GUESS_BASE_S = 0.02
 GUESS_TOKEN_S = 1 / 8_000
+GUESS_CHUNK = 2_048
+"""vLLM's and SGLang's smaller default."""
 SAME_STEP_S = 0.002
 """First tokens closer than this came out of one engine step: their prompts were computed together."""
 OUTLIER = 4.0
@@ -55,9 +57,11 @@ OUTLIER = 4.0
 class Prefill:
     """Seconds of prefill as base + rate * uncached tokens, from the gaps between a busy node's first tokens."""
 
-    __slots__ = ("base_s", "line", "mark", "pending_s", "pending_tokens", "token_s")
+    __slots__ = ("base_s", "full", "line", "mark", "pending_s", "pending_tokens", "token_s")
 
     def __init__(self, profile: Profile | None) -> None:
+        self.full = GUESS_CHUNK if profile is None else profile.chunk_tokens
+        """Prompt tokens of a step that is full."""
         self.base_s = GUESS_BASE_S if profile is None else profile.c0_s
         self.token_s = GUESS_TOKEN_S if profile is None else profile.c3_s + profile.c0_s / profile.chunk_tokens
         self.line = Line(self.base_s, self.token_s, 4_000)
@@ -86,7 +90,13 @@ class Prefill:
             seconds = min(seconds, OUTLIER * (self.base_s + tokens * self.token_s) + GUESS_BASE_S)
         line.learn(tokens, seconds)
         n, sx, _, sy, _ = line.totals()
-        if line.b <= 0:
+        usual = max(self.full, sx / n)
+        whole_s = line.at(usual)
+        if usual < 1.5 * self.full and line.a > 0 and whole_s > 0:
+            # Short prompts: many are computed in a step, and a backlog of them takes full steps. That is also what stays known
+            # when all steps are alike, and the line through them could have any slope.
+            self.base_s, self.token_s = line.a, whole_s / usual
+        elif line.b <= 0:
             self.base_s, self.token_s = sy / n, 1e-9
         elif line.a < 0:
             self.base_s, self.token_s = 0.0, sy / sx
@@ -149,29 +159,10 @@ DOUBT = 10.0
 STREAMED = 0.5
 """Intervals with fewer streams on average tell of idling, not of steps."""
 AIM = 0.8
-"""Share of the promised time between tokens to aim at: answers differ, and their mean must leave most of them inside it."""
+"""Share of the promised time between tokens to aim at first: answers differ, and their mean must leave most of them inside it."""
+AIM_LEAST, AIM_MOST = 0.6, 0.97
+MISSED = 0.02
+"""Share of the paced answers that may take longer between tokens than promised: with none, the fleet would idle for the rest."""
+NARROW = 0.04
+"""How much less is aimed at for each answer that did."""
 LEAST_SHARE = 0.05
-
-
-class Lengths:
-    """Output tokens by key (model and class): a running mean and a running high quantile (stochastic approximation)."""
-
-    __slots__ = ("known", "quantile", "start")
-
-    def __init__(self, start: float = 256.0, quantile: float = 0.8) -> None:
-        self.start, self.quantile = start, quantile
-        self.known: dict[tuple[str, str], tuple[float, float]] = {}
-
-    def learn(self, key: tuple[str, str], tokens: int) -> None:
-        mean, high = self.known.get(key, (float(tokens), self.start))
-        mean += 0.02 * (tokens - mean)
-        high *= 1 + 0.05 * (self.quantile if tokens > high else self.quantile - 1)
-        self.known[key] = (mean, max(1.0, high))
-
-    def mean(self, key: tuple[str, str], max_tokens: int) -> float:
-        mean = self.known.get(key, (0.0, 0.0))[0]
-        return min(mean, max_tokens) if max_tokens else mean
-
-    def high(self, key: tuple[str, str], max_tokens: int) -> int:
-        high = int(self.known.get(key, (0.0, self.start))[1]) + 1
-        return min(high, max_tokens) if max_tokens else high

@@ -67,13 +67,13 @@ def _victims(flight: Flight, node: Node, flights: Mapping[int, Flight], tokens: 
         return []
     wait_s, slots = node.free_at - now, node.limit - node.running
     memory = node.memory
-    room = memory.capacity - memory.reserved - tokens
+    room = memory.capacity - memory.promised() - tokens
     victims: list[Flight] = []
     for victim in sorted(_candidates(flight, node, flights, knobs, now), key=lambda other: (other.priority, -other.forwarded)):
         victims.append(victim)
         wait_s -= victim.own_s if victim.request.stream else min(victim.own_s, max(0.0, victim.done_at - now))
         slots += 1
-        room += memory.held[victim.request.id]
+        room += memory.held[victim.request.id][0]
         if wait_s <= left_s and slots >= 1 and (room >= 0 or len(victims) == len(memory.held)):
             return victims
     return []

@@ -7,11 +7,13 @@ With more than `ALL` nodes only prefix holders and a few sampled nodes are score
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil, inf
 from random import Random
 
 import msgspec
 
 from penstock import config
+from penstock.core.fairness import Fairness
 from penstock.core.fleet import Node
 from penstock.core.flight import Flight
 from penstock.core.prefix import PrefixIndex
@@ -30,14 +32,15 @@ class Choice(msgspec.Struct, gc=False):
     node: Node
     uncached: int
     kv_tokens: int
-    """KV memory to reserve; a prefix that the node has in its KV pool is shared."""
+    """KV memory to reserve, what is shared with running requests among it."""
     score: float
     ready_s: float
     """Predicted seconds from now to its first token there."""
 
 
 class Router:
-    def __init__(self, policy: config.Policy, prefixes: PrefixIndex, rng: Random) -> None:
+    def __init__(self, policy: config.Policy, prefixes: PrefixIndex, rng: Random, books: Fairness | None = None) -> None:
+        self.books = books or Fairness()
         self.scores: list[tuple[float, Score]] = [
             (weight, find(SCORE, name, f"policy.score.{name}")) for name, weight in policy.score.items()
         ]
@@ -57,11 +60,21 @@ class Router:
                     drawn[index] = nodes[index]
         return list(drawn.values())
 
+    def kept(self, flight: Flight, nodes: Sequence[Node], kept_busy: float) -> int:
+        """How many of the first nodes this one is kept off, for its tenant is above its share and others need them."""
+        if flight.account is None or not flight.account.rich or flight.due < inf or not kept_busy:
+            # With deadlines admission sees to it that the others are served in time.
+            return 0
+        return min(len(nodes) - 1, ceil(self.books.others_s / kept_busy))
+
     def choose(
         self, flight: Flight, nodes: Sequence[Node], tokens: int, knobs: Knobs, now: float, hint: Node | None = None
     ) -> Choice | None:
         """The best node that has a slot and memory for `tokens`, whether or not its prefill backlog has room yet."""
         request = flight.request
+        kept = self.kept(flight, nodes, knobs.kept_busy)
+        if kept:
+            nodes = nodes[kept:]
         among = nodes if len(nodes) <= ALL else None
         holders = self.prefixes.match(request.blocks) if request.blocks else None
         if among is None:
@@ -76,8 +89,7 @@ class Router:
                 if hit > most:
                     hit = most
             memory = node.memory
-            need = tokens - hit if node.shares_prefix else tokens
-            if memory.reserved + need <= memory.capacity or not memory.held:
+            if memory.reserved + tokens <= memory.unclaimed or memory.fits(node.kv_need(tokens, hit, request), flight):
                 able.append(node)
                 cached.append(hit)
         if not able:
@@ -89,7 +101,7 @@ class Router:
         uncached = request.prompt_tokens - hit
         wait = node.free_at - now
         ready_s = (wait if wait > 0 else 0.0) + node.base_s + uncached * node.token_s
-        return Choice(node, uncached, tokens - hit if node.shares_prefix else tokens, scores[index], ready_s)
+        return Choice(node, uncached, tokens, scores[index], ready_s)
 
     def score(self, flight: Flight, nodes: Sequence[Node], cached: Sequence[int], now: float) -> list[float]:
         if self.single is not None:

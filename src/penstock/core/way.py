@@ -7,6 +7,7 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
+from penstock.core import charge
 from penstock.core.flight import SPARE_S, Flight
 from penstock.core.lane import Lane
 from penstock.core.recall import plan, relief_s
@@ -37,6 +38,7 @@ class Way:
         self.core._leave(flight)
         flight.node = node
         node.give(flight, self.core._kv_tokens(flight), now)
+        charge.dispatched(self.core.books, flight, len(self.core.nodes), now)
 
     def make(self, flight: Flight, refusal: Outcome, now: float, actions: list[Action]) -> Outcome | None:
         """What lower classes have begun, unseen, need not be in its way: start it in place of some of that, or count on it."""
@@ -82,6 +84,7 @@ class Way:
     def recall(self, flight: Flight, now: float, actions: list[Action]) -> None:
         node = flight.node
         assert node is not None
+        charge.settle(self.core.books, flight, -1, now)
         node.take_back(flight, now)
         flight.node, flight.recalls = None, flight.recalls + 1
         actions.append(Recall(flight.request.id, node.name))

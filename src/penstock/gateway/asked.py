@@ -14,7 +14,7 @@ from penstock.facts import Request, Route
 from penstock.gateway.auth import Tenant
 from penstock.wire import openai
 
-CLASS, LADDER, CACHE = "x-penstock-class", "x-penstock-ladder", "x-penstock-cache"
+CLASS, LADDER, CACHE, RETRY = "x-penstock-class", "x-penstock-ladder", "x-penstock-cache", "x-stainless-retry-count"
 SAMPLED = "sampled"
 """The one thing that may be asked of the cache."""
 SHOWN = 16
@@ -28,6 +28,7 @@ class Asked(msgspec.Struct, frozen=True, gc=False):
     task: str = ""
     ladder: tuple[str, ...] | None = None
     headers: dict[str, str] = {}
+    retry: int = -1
 
 
 NOTHING = Asked()
@@ -47,12 +48,13 @@ class Form:
         task, ladder = headers.get(CLASS), headers.get(LADDER)
         if headers.get(CACHE, SAMPLED) != SAMPLED:
             raise CallError(400, "invalid_value", f"{CACHE!r} may only be {SAMPLED}; leave it out otherwise.", field=CACHE)
-        if task is None and ladder is None and not self.headers:
+        retry = headers.get(RETRY)
+        if task is None and ladder is None and retry is None and not self.headers:
             return NOTHING
         if task is not None:
             self._check_class(task, tenant)
         seen = {name: headers[name] for name in self.headers if name in headers}
-        return Asked(task or "", None if ladder is None else rungs(ladder), seen)
+        return Asked(task or "", None if ladder is None else rungs(ladder), seen, tries(retry))
 
     def _check_class(self, task: str, tenant: Tenant) -> None:
         if task in self.classes and tenant.may_ask(task):
@@ -77,9 +79,14 @@ def rungs(text: str) -> tuple[str, ...]:
     return named
 
 
+def tries(text: str | None) -> int:
+    """How many tries an official client says went before this one; -1 where nothing, or no small number, is said."""
+    return int(text) if text is not None and len(text) <= 2 and text.isascii() and text.isdigit() else -1
+
+
 def request(id: int, route: Route, ask: openai.Call, tenant: Tenant, asked: Asked, cached: bool = False, ticket: bool = False) -> Request:
     """The facts that the core is given of a call; see the fields of `facts.Request`."""
     return Request(
         id, ask.model, route, tenant.name, ask.prompt_tokens, ask.max_tokens, ask.stream, ask.blocks, "",
-        asked.task, tenant.max_priority, asked.ladder, asked.headers, ask.metadata, cached, ticket,
+        asked.task, tenant.max_priority, asked.ladder, asked.headers, ask.metadata, cached, asked.retry, ticket,
     )  # fmt: skip

@@ -7,6 +7,7 @@ from math import inf
 import msgspec
 
 from penstock.core.classify import TaskClass
+from penstock.core.returns import Key
 from penstock.facts import Failure, Outcome
 from penstock.metrics.catalog import STEPS, WAITS, WHOLES, WRITES
 from penstock.metrics.histogram import Histogram
@@ -18,7 +19,7 @@ class ClassBook:
     __slots__ = (
         "arrivals", "bounded", "cached_tokens", "duration_s", "hedges",
         "met", "missed", "outcomes", "output_tokens", "prompt_tokens", "queue_s",
-        "recalls", "rungs", "task", "tpot_s", "ttft_s",
+        "recalls", "returned", "rungs", "task", "tpot_s", "ttft_s",
     )  # fmt: skip
 
     def __init__(self, task: TaskClass) -> None:
@@ -27,6 +28,8 @@ class ClassBook:
             self.hedges
         ) = 0
         self.rungs: dict[str, int] = {}
+        self.returned = dict.fromkeys(("true", "false"), 0)
+        """Callers that came back when they were told to, by whether they were let in."""
         self.outcomes = dict.fromkeys(Outcome, 0)
         self.queue_s, self.ttft_s, self.duration_s, self.tpot_s = Histogram(WAITS), Histogram(WAITS), Histogram(WHOLES), Histogram(STEPS)
 
@@ -68,6 +71,13 @@ class Live(msgspec.Struct, gc=False):
     due: float = -1.0
     """When the first token was predicted to come."""
     first: float = -1.0
+    output_tokens: float = 0.0
+    """Predicted; 0 while nothing was known."""
+    itl_s: float = 0.0
+    """Predicted time between tokens; 0 while nothing was known."""
+    key: Key = ("", "")
+    returned: bool = False
+    """It came back when it was told to, and it is not yet known whether it gets in."""
     second: NodeBook | None = None
     """The second node that it is on, until one of the two is the first."""
     climbed: int = 0

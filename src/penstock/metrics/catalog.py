@@ -29,6 +29,7 @@ class Metric(msgspec.Struct, frozen=True):
 WAITS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.175, 0.25, 0.375, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0)
 WHOLES = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 300.0, 600.0, 1800.0)
 STEPS = (0.002, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.06, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
+TOKENS = (1, 4, 16, 32, 64, 128, 256, 512, 1_024, 2_048, 4_096, 8_192, 16_384, 32_768, 131_072)
 RETRIES = (0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0)
 WRITES = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
@@ -49,6 +50,9 @@ CATALOG: dict[str, Metric] = {
         Metric("penstock_answers_total", _COUNTER, "Whole answers, by the engine's status.", ("status",)),
         Metric("penstock_cancellations_total", _COUNTER, "Callers that left, by how far their request was.", ("stage",)),
         Metric("penstock_retry_after_seconds", _HISTOGRAM, "Waits told to refused callers, by reason.", ("reason",), RETRIES),
+        Metric(
+            "penstock_returns_total", _COUNTER, "Callers that came back when told to, by whether they were let in.", ("class", "admitted")
+        ),
         Metric("penstock_deadlines_total", _COUNTER, "Answers of classes with a deadline, by whether they met it.", ("class", "met")),
         # Latency
         Metric("penstock_queue_wait_seconds", _HISTOGRAM, "Arrival to first forward.", ("class",), WAITS),
@@ -62,6 +66,20 @@ CATALOG: dict[str, Metric] = {
             "Distance of the time to first token from its prediction; late is later than predicted.",
             ("direction",),
             WAITS,
+        ),
+        Metric(
+            "penstock_inter_token_error_seconds",
+            _HISTOGRAM,
+            "Distance of a stream's mean time between tokens from its prediction; slower is slower than predicted.",
+            ("direction",),
+            STEPS,
+        ),
+        Metric(
+            "penstock_output_length_error_tokens",
+            _HISTOGRAM,
+            "Distance of an answer's length from its prediction; longer is longer than predicted.",
+            ("direction",),
+            TOKENS,
         ),
         # Tokens
         Metric("penstock_prompt_tokens_total", _COUNTER, "Prompt tokens of successful answers.", ("class",)),
@@ -92,6 +110,9 @@ CATALOG: dict[str, Metric] = {
         Metric("penstock_node_backlog_seconds", _GAUGE, "Predicted prefill ahead of a new request.", ("node",)),
         Metric("penstock_node_kv_reserved_tokens", _GAUGE, "Tokens of KV memory reserved on a node.", ("node",)),
         Metric("penstock_node_kv_capacity_tokens", _GAUGE, "Tokens of KV memory a node has, where known.", ("node",)),
+        Metric("penstock_node_kv_used_tokens", _GAUGE, "Those of them that prompts and answers hold by now, by our count.", ("node",)),
+        Metric("penstock_node_kv_used_ratio", _GAUGE, "Used over reserved tokens of KV memory; the rest is over-reservation.", ("node",)),
+        Metric("penstock_node_kv_rounding_tokens", _GAUGE, "Tokens of KV memory reserved only because pages are whole.", ("node",)),
         Metric("penstock_node_prefill_tokens_per_second", _GAUGE, "Learned prefill rate of a node.", ("node",)),
         Metric("penstock_node_inter_token_seconds", _GAUGE, "Learned mean time between tokens of a node.", ("node",)),
         Metric("penstock_node_prefix_blocks", _GAUGE, "Prefix blocks believed cached on a node.", ("node",)),

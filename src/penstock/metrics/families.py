@@ -39,6 +39,8 @@ def booked(ledger: Ledger) -> Iterator[Family]:
     yield _by("penstock_cancellations_total", ledger.cancellations)
     yield _by("penstock_retry_after_seconds", {str(outcome): waits for outcome, waits in ledger.retry_after_s.items()})
     yield _by("penstock_prediction_error_seconds", {"late": ledger.late_s, "early": ledger.early_s})
+    yield _by("penstock_inter_token_error_seconds", {"slower": ledger.slower_s, "faster": ledger.faster_s})
+    yield _by("penstock_output_length_error_tokens", {"longer": ledger.longer_tokens, "shorter": ledger.shorter_tokens})
     yield _by("penstock_tenant_requests_total", {name: book.requests for name, book in ledger.tenants.items()})
     yield _by("penstock_tenant_tokens_total", {name: book.tokens for name, book in ledger.tenants.items()})
     yield from _jobs(ledger.jobs)
@@ -57,6 +59,10 @@ def _requests(ledger: Ledger) -> Iterator[Family]:
     yield _by("penstock_arrivals_total", {name: book.arrivals for name, book in books})
     outcomes = [((name, str(outcome)), count) for name, book in books for outcome, count in book.outcomes.items()]
     yield _family("penstock_requests_total", outcomes)
+    returned = [
+        ((name, admitted), count) for name, book in books for admitted, count in book.returned.items() if sum(book.returned.values())
+    ]
+    yield _family("penstock_returns_total", returned)
     yield _family("penstock_rungs_total", [((name, rung), count) for name, book in books for rung, count in book.rungs.items()])
     yield _by("penstock_recalls_total", {name: book.recalls for name, book in books})
     yield _by("penstock_hedges_total", {name: book.hedges for name, book in books})
@@ -91,6 +97,8 @@ def seen(snapshot: Snapshot) -> Iterator[Family]:
     yield _family("penstock_node_breaker", _states([(node.name, node.breaker) for node in nodes], BREAKERS))
     for name, field in GAUGES.items():
         yield _by(name, {node.name: value for node in nodes if (value := _value(node, field)) is not None})
+    known = [node for node in nodes if node.kv_used_tokens is not None and node.kv_reserved_tokens]
+    yield _by("penstock_node_kv_used_ratio", {node.name: (node.kv_used_tokens or 0) / node.kv_reserved_tokens for node in known})
     lanes = snapshot.lanes
     waiting: Samples = [((lane.model, name), count) for lane in lanes for name, count in lane.classes.items()]
     yield _family("penstock_queue_waiting", waiting)
@@ -137,6 +145,8 @@ GAUGES = {
     "penstock_node_prefilling": "prefilling",
     "penstock_node_backlog_seconds": "backlog_s",
     "penstock_node_kv_reserved_tokens": "kv_reserved_tokens",
+    "penstock_node_kv_used_tokens": "kv_used_tokens",
+    "penstock_node_kv_rounding_tokens": "kv_rounding_tokens",
     "penstock_node_kv_capacity_tokens": "kv_tokens",
     "penstock_node_prefill_tokens_per_second": "prefill_tokens_per_s",
     "penstock_node_inter_token_seconds": "itl_s",

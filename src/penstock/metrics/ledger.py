@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from penstock.config import Config
+from penstock.core.admission import PROMISED
 from penstock.core.classify import DEFAULT, Classifier
+from penstock.core.returns import MOST_S, Book, Key
 from penstock.events import (
     Action,
     Arrived,
@@ -30,11 +32,11 @@ from penstock.events import (
 )
 from penstock.facts import Outcome, Request
 from penstock.metrics.books import ClassBook, JobBook, Live, NodeBook, TenantBook
-from penstock.metrics.catalog import RETRIES, WAITS
+from penstock.metrics.catalog import RETRIES, STEPS, TOKENS, WAITS
 from penstock.metrics.histogram import Histogram
 
 OTHER = "other"
-CLASSES, NODES, TENANTS, CODES = 256, 4_096, 64, 256
+CLASSES, NODES, TENANTS, CODES, PROMISES = 256, 4_096, 64, 256, 1_024
 """Names kept apart in each table."""
 LIVE = 250_000
 """Requests followed at a time; more than a gateway has connections, so only ends never told could fill it."""
@@ -56,7 +58,11 @@ class Ledger:
         self.turned_away: dict[str, int] = {}
         self.cancellations = dict.fromkeys(("waiting", "running", "streaming"), 0)
         self.retry_after_s: dict[Outcome, Histogram] = {}
+        self.promises: dict[Key, Book] = {}
+        """When refused callers were told to come back, by tenant and class."""
         self.late_s, self.early_s = Histogram(WAITS), Histogram(WAITS)
+        self.slower_s, self.faster_s = Histogram(STEPS), Histogram(STEPS)
+        self.longer_tokens, self.shorter_tokens = Histogram(TOKENS), Histogram(TOKENS)
         self.knob_changes = self.config_changes = self.untracked = 0
         self.jobs = JobBook()
         self._class_of = classify
@@ -85,7 +91,7 @@ class Ledger:
             if type(action) is Forward:
                 self._forward(action, now)
             elif type(action) is Reject:
-                self._reject(action)
+                self._reject(action, now)
             elif type(action) is Divert:
                 self._divert(action)
             elif type(action) is Recall:
@@ -112,7 +118,10 @@ class Ledger:
         if len(self.live) >= LIVE:
             del self.live[next(iter(self.live))]
             self.untracked += 1
-        self.live[request.id] = Live(now, book, tenant, request.prompt_tokens, request.stream)
+        key = (request.tenant, name)
+        live = self.live[request.id] = Live(now, book, tenant, request.prompt_tokens, request.stream, key=key)
+        if self.promises and request.retry:
+            live.returned = (promised := self.promises.get(key)) is not None and promised.take(now)
 
     def _forward(self, action: Forward, now: float) -> None:
         node = self.nodes.get(action.node) or _row(self.nodes, action.node, NODES, NodeBook)
@@ -125,11 +134,16 @@ class Ledger:
             live.failed = False
         if not live.forwards:
             live.book.queue_s.observe(now - live.arrived)
+            if live.returned:
+                live.book.returned["true"] += 1
+                live.returned = False
         if action.rungs:
             live.climb(action.rungs)
         live.forwards += 1
         live.node = node
         live.due = now + action.why[1] if len(action.why) > 1 else -1.0
+        if len(action.why) > 6:
+            live.output_tokens, live.itl_s = action.why[5], action.why[6]
 
     def _first_token(self, event: FirstToken, now: float) -> None:
         live = self.live.get(event.id)
@@ -175,10 +189,14 @@ class Ledger:
         if live.first >= 0 and output > 1:
             tpot_s = (now - live.first) / (output - 1)
             book.tpot_s.observe(tpot_s)
+            if live.itl_s > 0:
+                (self.slower_s if tpot_s > live.itl_s else self.faster_s).observe(abs(tpot_s - live.itl_s))
+        if output and live.output_tokens > 0:
+            (self.longer_tokens if output > live.output_tokens else self.shorter_tokens).observe(abs(output - live.output_tokens))
         if book.bounded:
             _judge(live, book, duration_s, tpot_s)
 
-    def _reject(self, action: Reject) -> None:
+    def _reject(self, action: Reject, now: float) -> None:
         live = self.live.pop(action.id, None)
         if live is None:
             return
@@ -186,6 +204,23 @@ class Ledger:
         if action.outcome not in self.retry_after_s:
             self.retry_after_s[action.outcome] = Histogram(RETRIES)
         self.retry_after_s[action.outcome].observe(action.retry_after_s)
+        if live.returned:
+            live.book.returned["false"] += 1
+        if action.outcome in PROMISED and action.retry_after_s <= MOST_S:
+            self._promise(live.key, now + action.retry_after_s, now)
+
+    def _promise(self, key: Key, at: float, now: float) -> None:
+        promised = self.promises.get(key)
+        if promised is None:
+            if len(self.promises) >= PROMISES:
+                for other, old in list(self.promises.items()):
+                    old.lapse(now)
+                    if not old.due:
+                        del self.promises[other]
+                if len(self.promises) >= PROMISES:
+                    return
+            promised = self.promises[key] = Book()
+        promised.promise(at)
 
     def _divert(self, action: Divert) -> None:
         live = self.live.pop(action.id, None)

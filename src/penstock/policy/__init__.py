@@ -14,7 +14,9 @@ from penstock.errors import ConfigError
 from penstock.policy.admit.bounded import Bounded
 from penstock.policy.admit.slo import Slo
 from penstock.policy.order.deadline import Deadline
+from penstock.policy.order.fair import Fair
 from penstock.policy.order.fcfs import Fcfs
+from penstock.policy.order.value import Value
 from penstock.policy.pick.best import Best
 from penstock.policy.pick.two import Two
 from penstock.policy.rung.cache import Cache
@@ -27,7 +29,7 @@ from penstock.policy.score.prefix import Prefix
 from penstock.policy.score.queue import Queue
 from penstock.policy.views import Admit, Order, Pick, Rung, Score
 
-ORDER: dict[str, type[Order]] = {"fcfs": Fcfs, "deadline": Deadline}
+ORDER: dict[str, type[Order]] = {"fcfs": Fcfs, "deadline": Deadline, "fair": Fair, "value": Value}
 ADMIT: dict[str, type[Admit]] = {"bounded": Bounded, "slo": Slo}
 SCORE: dict[str, type[Score]] = {"queue": Queue, "kv_room": KvRoom, "prefix": Prefix, "latency": Latency}
 PICK: dict[str, type[Pick]] = {"best": Best, "two": Two}

@@ -15,6 +15,15 @@ from penstock.facts import Outcome, Request, Signals
 from penstock.policy.rung.step import Step
 
 
+class TaskView(Protocol):
+    """A task class, as policies see it."""
+
+    @property
+    def value(self) -> float:
+        """What a good answer is worth."""
+        ...
+
+
 class FlightView(Protocol):
     """A request in the core, as policies see it. Times are seconds on the core's clock."""
 
@@ -35,7 +44,15 @@ class FlightView(Protocol):
         ...
 
     @property
+    def output(self) -> float:
+        """Its predicted output tokens; 0 while unknown."""
+        ...
+
+    @property
     def priority(self) -> int: ...
+
+    @property
+    def task(self) -> TaskView: ...
 
     @property
     def model(self) -> str:
@@ -86,6 +103,16 @@ class NodeView(Protocol):
         ...
 
     @property
+    def answer_s(self) -> float:
+        """Time of a whole answer, where nothing but ends is seen of the node; else 0."""
+        ...
+
+    @property
+    def beside_s(self) -> float:
+        """What each running request adds to it."""
+        ...
+
+    @property
     def memory(self) -> MemoryView: ...
 
     @property
@@ -130,7 +157,11 @@ class Around(msgspec.Struct, frozen=True, gc=False):
 
 
 class Order(Protocol):
-    """Which waiting request goes first: the smallest key. Asked once, when the request begins to wait."""
+    """Which waiting request goes first: the smallest key. Asked once, when the request begins to wait.
+
+    A class that says `between_tenants = True` orders the requests of each tenant, which take turns by the service they got. One
+    that says `yields = True` gives way, as turns do, to requests that would start too late otherwise.
+    """
 
     def key(self, flight: FlightView) -> float: ...
 

@@ -18,6 +18,7 @@ class Arrival(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     model: str = "model"
     max_tokens: int = 0
     stream: bool = True
+    metadata: dict[str, str] = {}
 
 
 def cut(arrivals: list[Arrival], *, start_s: float, end_s: float, speedup: float, limit: int | None) -> list[Arrival]:

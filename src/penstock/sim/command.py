@@ -11,15 +11,19 @@ from time import monotonic
 
 import msgspec
 
+from penstock.config import Config
 from penstock.engine import profiles
 from penstock.errors import TraceError
 from penstock.facts import Profile
-from penstock.sim import faults, load, report, traces
+from penstock.sim import fairness, faults, load, report, traces
+from penstock.sim import hog as hogs
 from penstock.sim.arrival import Arrival, cut
 from penstock.sim.presets import PRESETS, preset
 from penstock.sim.run import Plan, simulate
+from penstock.sim.setting import PLAIN, Setting
 from penstock.sim.slo import Slo
 from penstock.sim.traces.ask import Ask, window
+from penstock.sim.trading import command as trading
 from penstock.sim.world import names
 
 NODES = 4
@@ -44,7 +48,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     slo_ttft: float | None
     slo_ttft_per_1k: float | None
     slo_tpot: float | None
+    config: Config | None
     faults: Path | None
+    hog: str | None
     seed: int
     as_json: bool
 
@@ -58,7 +64,9 @@ def run(options: Options) -> None:
     machines = fleet(options.nodes, options.profiles)
     broken = faults.read(options.faults, names(len(machines))) if options.faults else []
     arrivals = workload(options)
-    plan = Plan(arrivals=arrivals, fleet=machines, presets=chosen, slo=slo, faults=broken, seed=options.seed)
+    setting = PLAIN if options.config is None else Setting(config=options.config, classes=options.config.classes)
+    hog = None if options.hog is None else hogs.parse(options.hog, {arrival.tenant for arrival in arrivals})
+    plan = Plan(arrivals=arrivals, fleet=machines, presets=chosen, slo=slo, faults=broken, seed=options.seed, setting=setting, hog=hog)
     with ExitStack() as stack:
         results = simulate(plan, progress(stack, len(arrivals)))
     if options.as_json:
@@ -104,7 +112,7 @@ def workload(options: Options) -> list[Arrival]:
     start, end = window(options.window) if options.window is not None else (0.0, inf)
     ask = Ask(start_s=start, end_s=end, speedup=options.speedup, limit=options.limit, seed=options.seed)
     if (options.trace is None) == (options.scenario is None):
-        rest = "not both" if options.trace is not None else f"one of: {', '.join(load.SCENARIOS)}"
+        rest = "not both" if options.trace is not None else f"one of: {', '.join([*load.SCENARIOS, *trading.SCENARIOS])}"
         raise TraceError(f"give --trace FILE or --scenario NAME, {rest}")
     if options.trace is not None:
         return traces.read(options.trace, options.form, ask)
@@ -149,6 +157,11 @@ def show(plan: Plan, results: list[report.Json]) -> None:
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     console.print(f"{len(plan.arrivals):,} requests in {span:,.0f} s on {machines}; good: {plan.slo.text()}")
     console.print(report.table(results))
+    for result in results:
+        if result["fairness"] is not None and result["fairness"]["windows"]:
+            console.print(fairness.sentence(result["preset"], result["fairness"]))
+        if "hog" in result:
+            console.print(hogs.sentence(result["preset"], result["hog"]))
 
 
 def show_names() -> None:
@@ -159,7 +172,7 @@ def show_names() -> None:
     groups = {
         "presets": {name: one.about for name, one in PRESETS.items()},
         "profiles": {name: profiles.load(name).source for name in profiles.names()},
-        "scenarios": {name: one.about for name, one in load.SCENARIOS.items()},
+        "scenarios": {**{name: one.about for name, one in load.SCENARIOS.items()}, **trading.SCENARIOS},
     }
     for group, members in groups.items():
         lines = Table(box=None, show_header=False, padding=(0, 2, 0, 0))

@@ -78,6 +78,11 @@ SCENARIOS: dict[str, Scenario] = {
             "peak": msgspec.structs.replace(CHAT, rate=36.0, start_s=120.0, end_s=180.0),
         },
     ),
+    "tenants": Scenario(
+        about="ten tenants, one of them twice as busy as the others, at about half of what four DeepSeek nodes take",
+        duration_s=300.0,
+        clients={f"t{number}": msgspec.structs.replace(CHAT, rate=2.0 if number == 9 else 1.0) for number in range(10)},
+    ),
     "overload": Scenario(
         about="three times what four DeepSeek nodes take, for five minutes",
         duration_s=300.0,

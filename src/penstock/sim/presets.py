@@ -24,6 +24,10 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True):
     """It sees first tokens and counts tokens in answers; the baselines relay bytes."""
     deadlines: bool = False
     """The objective is its class's deadline."""
+    configured: bool = False
+    """Classes, policy and knobs of a configuration file take the place of its own."""
+    blind: bool = False
+    """It does not look at what prompts have in common."""
     ladder: tuple[Rung, ...] = ()
     """Of the objective's class."""
     knows_profile: bool = False
@@ -52,7 +56,13 @@ def _rule(*names: str, weights: tuple[float, ...] = (1.0,), pick: str = f"{BASEL
 
 PRESETS: dict[str, Preset] = {
     "penstock": Preset(
-        about="this gateway with its defaults", policy=Policy(), knobs=Knobs(), streams=True, deadlines=True, knows_profile=True
+        about="this gateway with its defaults",
+        policy=Policy(),
+        knobs=Knobs(),
+        streams=True,
+        deadlines=True,
+        configured=True,
+        knows_profile=True,
     ),
     "fifo-rr": Preset(about="first come, first served, nodes in turn (nginx's default)", policy=_rule("RoundRobin")),
     "least-requests": Preset(about="fewest requests in flight (nginx least_conn)", policy=_rule("LeastRequests")),

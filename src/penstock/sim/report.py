@@ -5,11 +5,17 @@ Definitions, times in seconds:
 - ttft: from a request's arrival to its first token, waiting at the gateway included; over completed requests.
 - tpot: a request's mean time between tokens; answers of one token are left out. itl: single gaps between tokens.
 - goodput: share of all requests, refused and failed ones among them, that finish inside the objective.
-- good_per_s: good answers over the time in which they were begun: from the first arrival to the last arrival, or to the last
-  good answer's first token where that is later. So a run's end, in which answers are written out but none begin, does not
-  count against a short trace, and a backlog served after the last arrival does not count for one.
+- good_per_s: good answers served a second between a tenth of the way from the first arrival to the last and the last arrival.
+  One that is written only partly inside counts by the part of its writing that is. So neither the filling of an idle fleet,
+  which takes a batch of answers at no cost to others, nor a run's end, in which answers are written out but none begin, nor a
+  backlog served after the last arrival makes a short trace look better or worse than a long one.
 - busy, utilisation, output_tokens_per_s: over the whole time, first arrival to last end. busy: share of the nodes' time spent
   in steps. utilisation: the time that the completed requests' tokens would take at the best batch (`best_s`) over the nodes' time.
+- memory: of the nodes' KV memory, the shares that the ledger had reserved and that running sequences held, over the node-seconds
+  in which requests waited for memory; rounding: reserved only because pages are whole.
+- preempted: times that an engine took a running sequence's memory for another's want of it.
+- fairness: see `sim.fairness`; None where there is one tenant.
+- whole_s: from a request's arrival to its last token; over completed requests.
 - prefix_hit: prompt tokens found in a cache over prompt tokens, of the requests that ran to their end.
 """
 
@@ -17,29 +23,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from penstock.engine.histogram import Histogram
 from penstock.facts import Outcome, Profile
+from penstock.sim.fairness import fairness
+from penstock.sim.matrix import by_class, sorted_by_class
 from penstock.sim.slo import Slo
-from penstock.sim.world import Trip, World
+from penstock.sim.spread import ratio, rounded, spread
+from penstock.sim.world import REFUSED, Trip, World
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 Json = dict[str, Any]
 
-REFUSED = frozenset({Outcome.REFUSED_FULL, Outcome.REFUSED_DEADLINE, Outcome.EXPIRED, Outcome.UNAVAILABLE})
-
 
 def summary(name: str, world: World, slo: Slo) -> Json:
     """One preset's results. None stands where there is nothing to measure."""
     trips = world.trips
     done = [trip for trip in trips if trip.outcome is Outcome.COMPLETED]
-    good = {id(trip) for trip in done if slo.met(trip.arrival.prompt_tokens, ttft(trip), tpot(trip))}
+    classes = sorted_by_class(world)
+    good = judged(done, slo) if not classes else {one for group in classes for one in judged(completed(group.trips), group.slo)}
+    met = [trip for trip in done if id(trip) in good]
     first = min((trip.arrival.at_s for trip in trips), default=0.0)
-    begun = max((max(trip.arrival.at_s, trip.first_at if id(trip) in good else 0.0) for trip in trips), default=0.0) - first
     whole = max((trip.ended_at for trip in trips), default=0.0) - first
     node_s = whole * len(world.machines)
     return {
@@ -49,21 +56,69 @@ def summary(name: str, world: World, slo: Slo) -> Json:
         "refused": sum(trip.outcome in REFUSED for trip in trips),
         "diverted": sum(trip.outcome is Outcome.DIVERTED for trip in trips),
         "goodput": ratio(len(good), len(trips)),
-        "good_per_s": ratio(len(good), begun),
+        "good_per_s": per_s(met, first, max((trip.arrival.at_s for trip in trips), default=0.0)),
         "ttft_s": spread([ttft(trip) for trip in done], (50, 90, 99)),
         "tpot_s": spread([value for trip in done if (value := tpot(trip)) is not None], (50, 99)),
         "itl_s": itl(world),
         "busy": ratio(sum(machine.busy_s(first + whole) for machine in world.machines), node_s),
         "utilisation": ratio(sum(best_s(machine.profile, _of(done, machine.index)) for machine in world.machines), node_s),
         "prefix_hit": ratio(sum(trip.cached_tokens for trip in done), sum(trip.arrival.prompt_tokens for trip in done)),
+        "memory": memory(world),
         "preempted": sum(machine.preempted() for machine in world.machines),
         "output_tokens_per_s": ratio(sum(trip.arrival.output_tokens for trip in done), whole),
         "by_prompt_length": by_prompt_length(trips, good),
+        "fairness": fairness(trips),
+        "whole_s": spread([whole_s(trip) for trip in done], (50, 99)),
+        "by_class": by_class(classes, good),
     }
+
+
+WARM = 0.1
+"""Share of the time between first and last arrival in which the fleet fills."""
+
+
+def per_s(met: Sequence[Trip], first: float, last: float) -> float | None:
+    """Good answers a second, see above; over the whole time where all came at once."""
+    start, stop = first + WARM * (last - first), last
+    if stop <= start:
+        start, stop = first, max((trip.ended_at for trip in met), default=first)
+    return ratio(sum(inside(trip.first_at, trip.ended_at, start, stop) for trip in met), stop - start)
+
+
+def inside(begin: float, end: float, start: float, stop: float) -> float:
+    """The share of begin..end that lies in start..stop."""
+    if end <= begin:
+        return float(start < end <= stop)
+    return max(0.0, min(end, stop) - max(begin, start)) / (end - begin)
+
+
+def memory(world: World) -> Json:
+    """KV memory over the seconds in which requests waited for it and slots were free; see the definitions above."""
+    use = world.memory
+    return {
+        "limited_node_s": use.seconds,
+        "reserved": ratio(use.reserved, use.tokens),
+        "used": ratio(use.used, use.tokens),
+        "used_of_reserved": ratio(use.used, use.reserved),
+        "rounding": ratio(use.rounding, use.tokens),
+    }
+
+
+def completed(trips: Iterable[Trip]) -> list[Trip]:
+    return [trip for trip in trips if trip.outcome is Outcome.COMPLETED]
+
+
+def judged(done: Iterable[Trip], slo: Slo) -> set[int]:
+    """Those that kept the objective, by identity."""
+    return {id(trip) for trip in done if slo.met(trip.arrival.prompt_tokens, ttft(trip), tpot(trip), whole_s(trip))}
 
 
 def ttft(trip: Trip) -> float:
     return trip.first_at - trip.arrival.at_s
+
+
+def whole_s(trip: Trip) -> float:
+    return trip.ended_at - trip.arrival.at_s
 
 
 def tpot(trip: Trip) -> float | None:
@@ -79,10 +134,11 @@ def best_s(profile: Profile, done: Sequence[Trip]) -> float:
     """
     if not done:
         return 0.0
-    outputs = sum(trip.arrival.output_tokens for trip in done)
+    # An answer's first token comes with its prefill.
+    outputs = sum(trip.arrival.output_tokens - 1 for trip in done)
     prompts = sum(trip.arrival.prompt_tokens - trip.cached_tokens for trip in done)
-    context = sum(trip.arrival.output_tokens * (trip.arrival.prompt_tokens + trip.arrival.output_tokens / 2) for trip in done)
-    batch = max(1.0, min(profile.max_sequences, profile.kv_tokens * outputs / context))
+    context = sum((trip.arrival.output_tokens - 1) * (trip.arrival.prompt_tokens + trip.arrival.output_tokens / 2) for trip in done)
+    batch = max(1.0, min(profile.max_sequences, profile.kv_tokens * outputs / context)) if context else 1.0
     steps = max(outputs / batch, prompts / profile.chunk_tokens)
     return profile.c0_s * steps + profile.c1_s * outputs + profile.c2_s * context + profile.c3_s * prompts
 
@@ -107,23 +163,6 @@ def itl(world: World) -> Json:
     for machine in world.machines:
         gaps.merge(machine.itl())
     return {f"p{percent}": rounded(gaps.quantile(percent / 100)) if gaps.count else None for percent in (50, 99)}
-
-
-def spread(values: Sequence[float], percents: Iterable[int]) -> Json:
-    """Mean and percentiles (nearest rank)."""
-    ordered = sorted(values)
-    result: Json = {"mean": ratio(sum(ordered), len(ordered))}
-    for percent in percents:
-        result[f"p{percent}"] = rounded(ordered[max(0, ceil(len(ordered) * percent / 100) - 1)]) if ordered else None
-    return result
-
-
-def ratio(part: float, whole: float) -> float | None:
-    return rounded(part / whole) if whole > 0 else None
-
-
-def rounded(value: float) -> float:
-    return round(value, 6)
 
 
 def _of(trips: Iterable[Trip], node: int) -> list[Trip]:

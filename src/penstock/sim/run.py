@@ -9,8 +9,10 @@ import msgspec
 from penstock.facts import Profile
 from penstock.sim.arrival import Arrival
 from penstock.sim.faults import Fault
+from penstock.sim.hog import Hog, effect, grown
 from penstock.sim.presets import preset
 from penstock.sim.report import Json, summary
+from penstock.sim.setting import PLAIN, Setting
 from penstock.sim.slo import Slo
 from penstock.sim.world import World
 
@@ -24,6 +26,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     slo: Slo = Slo()
     faults: Sequence[Fault] = ()
     seed: int = 0
+    setting: Setting = PLAIN
+    hog: Hog | None = None
+    """Run each preset a second time, with this tenant at many times its rate."""
 
 
 def simulate(plan: Plan, watch: Callable[[str, int], None] | None = None) -> list[Json]:
@@ -31,9 +36,14 @@ def simulate(plan: Plan, watch: Callable[[str, int], None] | None = None) -> lis
     chosen = [(name, preset(name)) for name in plan.presets]
     results = []
     for name, one in chosen:
-        world = World(plan.arrivals, plan.fleet, one, plan.slo, plan.faults, plan.seed)
+        world = World(plan.arrivals, plan.fleet, one, plan.slo, plan.faults, plan.seed, plan.setting)
         world.run(None if watch is None else _named(watch, name))
-        results.append(summary(name, world, plan.slo))
+        result = summary(name, world, plan.slo)
+        if plan.hog is not None:
+            beside = World(grown(plan.arrivals, plan.hog), plan.fleet, one, plan.slo, plan.faults, plan.seed, plan.setting)
+            beside.run(None if watch is None else _named(watch, f"{name}, hog"))
+            result["hog"] = effect(world, beside, plan.hog)
+        results.append(result)
     return results
 
 

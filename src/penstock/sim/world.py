@@ -23,6 +23,7 @@ from penstock.events import (
     Action,
     Arrived,
     Cancel,
+    Cancelled,
     Divert,
     Event,
     Failed,
@@ -38,9 +39,11 @@ from penstock.events import (
 )
 from penstock.facts import Failure, Outcome, Profile, Request
 from penstock.sim.arrival import Arrival
+from penstock.sim.entry import Turn
 from penstock.sim.faults import Fault
 from penstock.sim.machine import Machine
 from penstock.sim.presets import Preset
+from penstock.sim.setting import PLAIN, Setting
 from penstock.sim.slo import Slo
 
 BEAT_S = 1.0
@@ -50,6 +53,7 @@ IDLE_S = 3600.0
 TICK_S = 1e-4
 """Least time between ticks: the live driver's timers are no finer."""
 WATCH_EVERY = 256
+REFUSED = frozenset({Outcome.REFUSED_FULL, Outcome.REFUSED_DEADLINE, Outcome.EXPIRED, Outcome.UNAVAILABLE})
 
 
 class Trip(msgspec.Struct, gc=False):
@@ -72,43 +76,73 @@ class Trip(msgspec.Struct, gc=False):
         self.first_at, self.first_on, self.cached_tokens = -1.0, -1, -1
 
 
+class MemoryUse(msgspec.Struct):
+    """KV memory of all nodes, summed over the seconds in which requests waited for memory."""
+
+    seconds: int = 0
+    tokens: int = 0
+    reserved: int = 0
+    used: int = 0
+    """By the engines' own account."""
+    rounding: int = 0
+    """Reserved only because pages are whole."""
+
+
 class World:
     """One simulation, to be run once."""
 
     def __init__(
-        self, arrivals: Sequence[Arrival], fleet: Sequence[Profile], preset: Preset, slo: Slo, faults: Sequence[Fault] = (), seed: int = 0
+        self,
+        arrivals: Sequence[Arrival],
+        fleet: Sequence[Profile],
+        preset: Preset,
+        slo: Slo,
+        faults: Sequence[Fault] = (),
+        seed: int = 0,
+        setting: Setting = PLAIN,
     ) -> None:
         """Nodes are named n0, n1, ... in the fleet's order."""
-        self.preset, self.faults = preset, faults
+        self.preset, self.faults, self.setting = preset, faults, setting
         nodes = list(zip(names(len(fleet)), fleet, strict=True))
         self.machines = [Machine(index, name, profile) for index, (name, profile) in enumerate(nodes)]
         self.trips = [Trip(arrival) for arrival in arrivals]
-        models = tuple(dict.fromkeys(arrival.model for arrival in arrivals))
-        config = configuration(preset, nodes, models, slo)
+        known = setting.config or Config()
+        self.aliases = known.aliases
+        self.caps = {key.name: key.max_priority for key in known.keys}
+        models = tuple(dict.fromkeys(self.aliases.get(arrival.model, arrival.model) for arrival in arrivals))
+        config = configuration(preset, nodes, models, slo, setting.config)
         profiles = {profile.name: profile for _, profile in nodes}
         self.core = Core(config, config.knobs, Random(seed), profiles)
         self.now = 0.0
         self.ended = 0
+        self.busy: list[tuple[float, float]] = []
+        """At each beat: the time, and the seconds that all nodes have computed until then."""
+        self._arrived = self._looked_at = 0
+        """Requests that came in, and those of them whose callers' patience has been looked at."""
+        self._turn = Turn(setting.entry)
         self._by_name = {machine.name: machine for machine in self.machines}
         self._heap: list[tuple[float, int]] = []
         self._due = [inf] * len(self.machines)
         """Each machine's deadline; an entry of the heap that differs from it is stale."""
         self._pending: list[Event] = []
+        self.memory = MemoryUse()
 
     def run(self, watch: Callable[[int], None] | None = None) -> None:
         """Until every request has ended. `watch` is told the number ended, now and then."""
         trips, faults = self.trips, self.faults
-        arrived = fault = 0
+        fault, entry = 0, self._turn
+        patience_s = self.setting.patience_s
         beat_at, scrape_at, ticked_at, stirred_at = BEAT_S, inf, -inf, 0.0
         scrape_s = self.preset.scrape_s
-        arrival_at = trips[0].arrival.at_s if trips else inf
+        arrival_at = entry.take(trips[0].arrival.at_s) if trips else inf
         if scrape_s and trips:
             scrape_at = floor(arrival_at / scrape_s) * scrape_s
         while self.ended < len(trips):
             engine_at = self._engine_at()
             fault_at = faults[fault].at_s if fault < len(faults) else inf
             tick_at = max(self.core.deadline, ticked_at + TICK_S)
-            now = min(engine_at, fault_at, beat_at, scrape_at, tick_at, arrival_at)
+            leave_at = self._leave_at(patience_s) if patience_s < inf else inf
+            now = min(engine_at, fault_at, beat_at, scrape_at, tick_at, arrival_at, leave_at)
             now = self.now = max(now, self.now)
             if engine_at <= now:
                 self._outcomes(now)
@@ -128,10 +162,13 @@ class World:
                 ticked_at = now
                 self._tell(Tick(), now)
                 continue
+            elif leave_at <= now:
+                self._hang_up(now)
             else:
+                arrived = self._arrived
                 self._arrive(arrived, now)
-                arrived += 1
-                arrival_at = trips[arrived].arrival.at_s if arrived < len(trips) else inf
+                arrived = self._arrived = arrived + 1
+                arrival_at = entry.take(trips[arrived].arrival.at_s) if arrived < len(trips) else inf
                 if scrape_s and arrival_at < inf and floor(arrival_at / scrape_s) > floor(now / scrape_s):
                     scrape_at = floor(arrival_at / scrape_s) * scrape_s
                 if watch is not None and not arrived % WATCH_EVERY:
@@ -190,19 +227,41 @@ class World:
     # -- the core
 
     def _arrive(self, id: int, now: float) -> None:
-        arrival = self.trips[id].arrival
-        request = Request(
+        most = self.setting.entry.most
+        if most is not None and self._arrived - self.ended >= most:
+            self._end(self.trips[id], Outcome.REFUSED_FULL, now)
+        else:
+            self._tell(Arrived(self.request(id)), now)
+
+    def request(self, id: int) -> Request:
+        """What the wire shows of a request."""
+        arrival, preset = self.trips[id].arrival, self.preset
+        return Request(
             id=id,
-            model=arrival.model,
+            model=self.aliases.get(arrival.model, arrival.model),
             tenant=arrival.tenant,
             prompt_tokens=arrival.prompt_tokens,
             max_tokens=arrival.max_tokens,
-            stream=arrival.stream and self.preset.streams,
-            blocks=arrival.blocks,
+            stream=arrival.stream and preset.streams,
+            blocks=() if preset.blind else arrival.blocks,
             session=arrival.session,
+            max_priority=self.caps.get(arrival.tenant, 5),
+            metadata=arrival.metadata,
             ticket=True,
         )
-        self._tell(Arrived(request), now)
+
+    def _leave_at(self, patience_s: float) -> float:
+        """When the next caller without a whole answer hangs up."""
+        trips, at = self.trips, self._looked_at
+        while at < self._arrived and trips[at].outcome is not None:
+            at += 1
+        self._looked_at = at
+        return trips[at].arrival.at_s + patience_s if at < self._arrived else inf
+
+    def _hang_up(self, now: float) -> None:
+        id = self._looked_at
+        self._end(self.trips[id], Outcome.CANCELLED, now)
+        self._tell(Cancelled(id), now)
 
     def _tell(self, event: Event, now: float) -> None:
         """Give the core an event and do what it says. What that leads to at once, such as a refused connection, follows."""
@@ -267,13 +326,28 @@ class World:
     # -- probes
 
     def _beat(self, now: float) -> None:
+        self.busy.append((now, sum(machine.busy_s(now) for machine in self.machines)))
         if self.preset.streams:
             for machine in self.machines:
                 if machine.alive and machine.flying:
                     tokens, stream_s = machine.decoding(now)
                     if stream_s > 0.0:
                         self._tell(Progress(machine.name, tokens, stream_s), now)
+        self._look_at_memory()
         self._probe(now)
+
+    def _look_at_memory(self) -> None:
+        use = self.memory
+        if not any(lane.blocked and lane.queue.size for lane in self.core.lanes.values()):
+            return
+        for node, machine in zip(self.core.nodes, self.machines, strict=True):
+            # A node whose slots are all taken waits for those.
+            if machine.alive and node.running < node.limit and node.memory.capacity < inf:
+                use.seconds += 1
+                use.tokens += machine.profile.kv_tokens
+                use.reserved += node.memory.promised()
+                use.rounding += node.memory.reserved - node.memory.asked
+                use.used += machine.engine.kv_used_tokens
 
     def _probe(self, now: float) -> None:
         for machine in self.machines:
@@ -310,8 +384,13 @@ def names(count: int) -> list[str]:
     return [f"n{index}" for index in range(count)]
 
 
-def configuration(preset: Preset, nodes: Sequence[tuple[str, Profile]], models: tuple[str, ...], slo: Slo) -> Config:
+def configuration(
+    preset: Preset, nodes: Sequence[tuple[str, Profile]], models: tuple[str, ...], slo: Slo, given: Config | None = None
+) -> Config:
     """What a gateway with this preset would be configured with. Baselines are told nothing of a node's inside."""
+    fleet = tuple(preset.node(Node(name=name, url=f"http://{name}", models=models), profile) for name, profile in nodes)
+    if given is not None and preset.configured:
+        return Config(nodes=fleet, classes=given.classes, policy=given.policy, knobs=given.knobs)
     classes: tuple[Class, ...] = ()
     if preset.deadlines and slo.set:
         classes = (
@@ -324,7 +403,7 @@ def configuration(preset: Preset, nodes: Sequence[tuple[str, Profile]], models: 
             ),
         )
     return Config(
-        nodes=tuple(preset.node(Node(name=name, url=f"http://{name}", models=models), profile) for name, profile in nodes),
+        nodes=fleet,
         classes=classes,
         policy=preset.policy,
         knobs=preset.knobs if preset.deadlines and slo.ttft_s is not None else preset.patient(),

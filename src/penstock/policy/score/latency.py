@@ -28,6 +28,6 @@ class Latency(msgspec.Struct, frozen=True):
         scores = []
         for node, hit in zip(nodes, cached, strict=True):
             wait = node.free_at - now
-            own = node.base_s + crowd_s * node.running + (tokens - hit) * node.token_s * weight
+            own = node.base_s + node.answer_s + (crowd_s + node.beside_s) * node.running + (tokens - hit) * node.token_s * weight
             scores.append(-(own + wait) if wait > 0.0 else -own)
         return scores

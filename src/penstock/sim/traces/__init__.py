@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from penstock.errors import TraceError
 from penstock.sim.arrival import Arrival, cut
-from penstock.sim.traces import azure, journal, mooncake, servegen
+from penstock.sim.traces import azure, journal, mooncake, servegen, vtc
 from penstock.sim.traces.ask import Ask
 from penstock.sim.traces.source import Source, opened
 
@@ -26,6 +26,7 @@ FORMATS: dict[str, Format] = {
     "mooncake": Format(mooncake.recognise, mooncake.read),
     "azure": Format(azure.recognise, azure.read),
     "servegen": Format(servegen.recognise, servegen.read, servegen.read_folder, "chunk-*-trace.csv*"),
+    "vtc": Format(vtc.recognise, vtc.read),
     "journal": Format(journal.recognise, journal.read, journal.read_folder, journal.MARK),
 }
 

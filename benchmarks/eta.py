@@ -1,0 +1,137 @@
+"""How long waiting callers are told to wait, beside how long they waited: streams of a class without a deadline, at 1.3 times capacity.
+
+Before plain servers of which nothing is known, and before the embedded engines of `penstock up`. Each `: queued ... eta_ms=N` is
+compared with the time from when it came to the first token; of interest are waits above a second. Options: `--seconds N`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+from time import monotonic
+
+import msgspec
+import uvloop
+
+from benchmarks.caller import Flow, Try, poisson
+from benchmarks.plain import ability
+from benchmarks.plain_server import kind_of
+from benchmarks.process import PENSTOCK, CannotStart, Process, free_ports
+from benchmarks.row import Row, main
+from benchmarks.unknown import gateway, servers
+
+LOAD = 1.3
+SECONDS = 60.0
+WARM_S = 10.0
+"""Seconds of calls before those that are counted."""
+LONG_S = 1.0
+PLAIN = {"slots": "fifo", "sharing": "sharing"}
+SETTINGS = "hold: {quiet_s: 0.2, interval_s: 0.5}\nclasses:\n  - {name: patient, timeout: none}\n"
+PROMPT_WORDS, OUTPUT_TOKENS = 1_500, 100
+CLOSED, CLOSED_S = 600, 20.0
+
+
+def errors(tries: list[Try]) -> list[float]:
+    """Distances of the told from the actual wait, as shares of it, of waits above a second."""
+    found = []
+    for one in tries:
+        if one.due >= WARM_S and one.first < float("inf"):
+            found += [abs(eta_s - (one.first - at)) / (one.first - at) for at, eta_s in one.etas if one.first - at > LONG_S]
+    return found
+
+
+def rows(name: str, tries: list[Try], note: str) -> list[Row]:
+    found = errors(tries)
+    if len(found) < 50:
+        return [Row(f"eta {name}: median error", None, note=f"only {len(found)} waits above {LONG_S:g} s; {note}")]
+    longest = max(one.first - at for one in tries for at, _ in one.etas if one.first < float("inf"))
+    return [
+        Row(
+            f"eta {name}: median error",
+            median(found),
+            "of the wait",
+            at_most=0.2,
+            note=f"{len(found)} told, waits up to {longest:.0f} s; {note}",
+        ),
+        Row(f"eta {name}: share within a half", sum(error <= 0.5 for error in found) / len(found), "of told"),
+    ]
+
+
+async def run(port: int, rate: float, seconds: float, flow: Flow | None = None) -> list[Try]:
+    flow = flow or Flow(f"http://127.0.0.1:{port}")
+    return await flow.run(poisson(rate, seconds, 3, streamed=1.0), monotonic())
+
+
+def plain(folder: Path, kind: str, seconds: float) -> list[Try]:
+    ports = free_ports(6)
+    capacity = 4 * ability(kind_of(kind), 1e9)
+    with servers(folder, kind, [kind] * 4, ports[:4], seconds), gateway(folder, kind, ports[:4], ports[4], ports[5], SETTINGS):
+        return uvloop.run(run(ports[4], LOAD * capacity, seconds))
+
+
+def prompt(model: str) -> bytes:
+    text = " ".join(random.choices(WORDS, k=PROMPT_WORDS))
+    call = {"model": model, "stream": True, "max_tokens": OUTPUT_TOKENS, "messages": [{"role": "user", "content": text}]}
+    return msgspec.json.encode(call)
+
+
+WORDS = ["".join(random.Random(seed).choices("abcdefghijklmnopqrstuvwxyz", k=5)) for seed in range(2_000)]
+
+
+async def closed(port: int, model: str) -> float:
+    """Answers a second with `CLOSED` callers that each ask again at once."""
+    flow = Flow(f"http://127.0.0.1:{port}", body=lambda number, stream: prompt(model))
+    ended: list[float] = []
+    tell = flow.ended
+
+    def again(call: Try, headers: object) -> None:
+        ended.append(flow.now())
+        tell(call, {})
+        if flow.now() < CLOSED_S:
+            flow.send(Try(flow.now(), True))
+
+    flow.ended = again  # type: ignore[method-assign]
+    await flow.run([(0.0, True)] * CLOSED, monotonic())
+    return sum(CLOSED_S / 2 <= at < CLOSED_S for at in ended) / (CLOSED_S / 2)
+
+
+async def embedded(port: int, seconds: float) -> tuple[float, list[Try]]:
+    model = "deepseek-v3"
+    rate = await closed(port, model)
+    flow = Flow(f"http://127.0.0.1:{port}", body=lambda number, stream: prompt(model))
+    return rate, await run(port, LOAD * rate, seconds, flow)
+
+
+def engines(folder: Path, seconds: float) -> list[Row]:
+    ports = free_ports(6)
+    path = folder / "up.yaml"
+    path.write_text(f"listen: {{port: {ports[4]}}}\nadmin: {{port: {ports[5]}}}\n{SETTINGS}")
+    options = ("--config", str(path), "--engine-port", str(ports[0]), "--engines", "4")
+    with Process((*PENSTOCK, "up", *options), folder / "up.log") as up:
+        up.listening(ports[4]).listening(ports[3])
+        rate, tries = uvloop.run(embedded(ports[4], seconds))
+        return rows("embedded engines", tries, f"capacity {rate:.1f}/s of {PROMPT_WORDS} words in, {OUTPUT_TOKENS} tokens out")
+
+
+def measure() -> list[Row]:
+    parser = argparse.ArgumentParser(prog="eta", description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--seconds", type=float, default=SECONDS)
+    parser.add_argument("--json", action="store_true")
+    seconds = parser.parse_args([] if Path(sys.argv[0]).stem == "__main__" else None).seconds
+    found: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="penstock-eta-") as folder:
+        try:
+            for name, kind in PLAIN.items():
+                found += rows(f"plain servers, {name}", plain(Path(folder), kind, seconds), f"{LOAD:g}x of capacity")
+            found += engines(Path(folder), seconds)
+        except CannotStart as error:
+            found.append(Row("eta", None, note=str(error)[-200:].replace("\n", " ")))
+    return found
+
+
+if __name__ == "__main__":
+    main(measure)

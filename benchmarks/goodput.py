@@ -1,0 +1,230 @@
+"""Good answers a second from half the load to six times it, against what the fleet can do: does admission ever collapse?
+
+At each load the goal is 0.97 of the smaller of two rates: what an idle fleet would serve in time (the requests that make the
+objective on a node with nothing else to do), and the most that this fleet served at any load. Fleets are sized here: a
+first run far above capacity measures it, and as many nodes are taken as make the workload at its own speed `LOAD` of it. Fairness is shown
+as the worst quarter of prompt lengths over the mean, and the worst larger tenant likewise.
+
+    PYTHONPATH=. python benchmarks/goodput.py [--limit N] [--seed N] [--json] [WORKLOAD ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from math import ceil, inf
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from benchmarks.process import PENSTOCK, SOURCES
+from benchmarks.row import Row, main
+from penstock.engine import profiles
+from penstock.engine.model import Engine
+from penstock.engine.sequence import Ended, Sequence, Started
+from penstock.facts import BLOCK_TOKENS, Profile
+from penstock.sim import load, traces
+from penstock.sim.arrival import Arrival, cut
+from penstock.sim.report import best_s
+from penstock.sim.slo import Slo
+from penstock.sim.traces.ask import Ask
+from penstock.sim.world import Trip
+
+DATA = Path(os.environ.get("PENSTOCK_DATA", SOURCES.parent.parent / "shared" / "data"))
+LOADS = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0)
+LOAD = 0.8
+FIRST_LOAD = 4.0
+"""Speed-up of the run that measures capacity."""
+GOAL = 0.97
+SLO = Slo(ttft_s=2.0, ttft_per_1k_s=0.25, tpot_s=0.1)
+AT_ONCE = 2
+QUICK = 4_000
+
+Json = dict[str, Any]
+
+
+class Work(NamedTuple):
+    """A workload and the kind of node that serves it."""
+
+    name: str
+    profile: str
+    trace: str = ""
+    from_s: float = 0.0
+    for_s: float = 0.0
+    """Of the trace, at 1x: every load is run for this long, so that an idle fleet fills in the same share of it. 0: all of it."""
+    scenario: str = ""
+    """Made anew for each load, as long as it takes."""
+    nodes: int = 0
+    """0: sized here."""
+    pace: float = 1.0
+    """Speed-up that is called 1x, so that a light workload asks for several nodes."""
+    slo: Slo = SLO
+
+
+WORKS = (
+    Work("conversation", "mooncake-demo", trace="mooncake_conversation.jsonl.gz", nodes=8),
+    Work("servegen", "deepseek-v3-h200-tp8", trace="servegen_deepseek_r1.tar.xz", from_s=36_000.0, for_s=1_200.0),
+    Work("azure", "llama-70b-a800-tp8", trace="azure2023_conv.csv.gz", pace=3.0),
+    Work("steady", "deepseek-v3-h200-tp8", scenario="steady", for_s=300.0),
+    Work("chat", "qwen3-32b-h100-tp2", scenario="chat", for_s=300.0),
+)
+
+
+class Options(NamedTuple):
+    limit: int | None
+    seed: int
+
+
+def present(work: Work) -> bool:
+    return not work.trace or (DATA / work.trace).exists()
+
+
+def part(work: Work, speedup: float) -> tuple[float, float]:
+    return work.from_s, work.from_s + work.for_s * speedup if work.for_s else inf
+
+
+def command(work: Work, options: Options, trace: Path, nodes: int, speedup: float) -> tuple[str, ...]:
+    start_s, end_s = part(work, speedup)
+    window = ("--window", f"{start_s:g}:{end_s:g}") if work.for_s else ()
+    most = ("--limit", str(options.limit)) if options.limit is not None else ()
+    objective = ("--slo-ttft", str(work.slo.ttft_s), "--slo-ttft-per-1k", str(work.slo.ttft_per_1k_s))
+    pace = ("--slo-tpot", str(work.slo.tpot_s)) if work.slo.tpot_s is not None else ()
+    fleet = ("--nodes", str(nodes), "--profile", work.profile, "--speedup", str(work.pace * speedup), "--seed", str(options.seed))
+    return ("nice", "-n", "10", *PENSTOCK, "simulate", "--trace", str(trace), *window, *most, *objective, *pace, *fleet, "--json")
+
+
+def simulated(work: Work, options: Options, nodes: int, speedup: float) -> Json:
+    """Raises RuntimeError with what the simulator said."""
+    with tempfile.TemporaryDirectory(prefix="penstock-goodput-") as folder:
+        trace = DATA / work.trace if work.trace else written(arrivals(work, options, speedup), Path(folder) / "made.jsonl")
+        done = subprocess.run(
+            command(work, options, trace, nodes, speedup), capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(SOURCES)}
+        )
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip()[-160:].replace("\n", " "))
+    result: Json = json.loads(done.stdout)[0]
+    return result
+
+
+def arrivals(work: Work, options: Options, speedup: float) -> list[Arrival]:
+    """The requests of that load, at the workload's own speed."""
+    start_s, end_s = part(work, speedup)
+    if work.trace:
+        return traces.read(DATA / work.trace, None, Ask(start_s=start_s, end_s=end_s, limit=options.limit, seed=options.seed))
+    made = load.generate(msgspec.structs.replace(load.scenario(work.scenario), duration_s=end_s), options.seed)
+    return cut(made, start_s=start_s, end_s=end_s, speedup=1.0, limit=options.limit)
+
+
+def written(requests: list[Arrival], path: Path) -> Path:
+    """The requests as a trace in Mooncake's format, whose ids are of the prompt's begun blocks, too."""
+    rows = [
+        {
+            "timestamp": one.at_s * 1e3,
+            "input_length": one.prompt_tokens,
+            "output_length": one.output_tokens,
+            "hash_ids": [*one.blocks, number] if one.prompt_tokens % BLOCK_TOKENS else one.blocks,
+        }
+        for number, one in enumerate(requests)
+    ]
+    path.write_bytes(b"\n".join(map(msgspec.json.encode, rows)))
+    return path
+
+
+def alone(requests: list[Arrival], profile: Profile) -> float:
+    """The rate of requests that make the objective on a node that has nothing else to do; its cache knows the ones before."""
+    engine, now, good = Engine(profile), 0.0, 0
+    for id, one in enumerate(requests):
+        began = first = now
+        engine.submit(Sequence(id, one.prompt_tokens, one.output_tokens, one.blocks), now)
+        for outcome in engine.advance(now) or _all(engine):
+            if isinstance(outcome, Started):
+                first = outcome.at
+            elif isinstance(outcome, Ended):
+                now = outcome.at
+                tpot_s = (now - first) / (one.output_tokens - 1) if one.output_tokens > 1 else None
+                good += not outcome.refused and SLO.met(one.prompt_tokens, first - began, tpot_s)
+    return good / span(requests)
+
+
+def span(requests: list[Arrival]) -> float:
+    return requests[-1].at_s - requests[0].at_s
+
+
+def _all(engine: Engine) -> list[Started | Ended]:
+    outcomes: list[Started | Ended] = []
+    while not outcomes or not isinstance(outcomes[-1], Ended):
+        outcomes += engine.advance(engine.deadline)
+    return outcomes
+
+
+def nodes_for(work: Work, options: Options, requests: list[Arrival], profile: Profile) -> int:
+    """As many nodes as make the workload at its own speed `LOAD` of what they can do."""
+    if work.nodes:
+        return work.nodes
+    offered = len(requests) * work.pace / span(requests)
+    first = ceil(best_s(profile, [Trip(one, cached_tokens=0) for one in requests]) * work.pace / span(requests))
+    most: float = simulated(work, options, first, FIRST_LOAD)["good_per_s"]
+    return max(1, round(first * offered / (LOAD * most)))
+
+
+def rows(work: Work, nodes: int, idle_per_s: dict[float, float], results: dict[float, Json]) -> list[Row]:
+    most = max(result["good_per_s"] for result in results.values())
+    found = []
+    for speedup, result in results.items():
+        aim = min(idle_per_s[speedup], most)
+        quarters = [part["goodput"] for part in result["by_prompt_length"]]
+        note = (
+            f"{result['good_per_s']:.2f}/s good of {idle_per_s[speedup]:.2f}, quarters {' '.join(f'{one:.2f}' for one in quarters)}, "
+            f"refused {result['refused']}, TTFT p99 {result['ttft_s']['p99']:.1f} s, TPOT p99 {result['tpot_s']['p99'] or 0:.3f} s"
+        )
+        found.append(Row(f"goodput: {work.name} on {nodes} nodes, {speedup:g}x", result["good_per_s"] / aim, "", None, GOAL, note))
+    worst = {speed: min(part["goodput"] for part in result["by_prompt_length"]) / result["goodput"] for speed, result in results.items()}
+    lowest = min(worst, key=worst.__getitem__)
+    found.append(Row(f"goodput: {work.name}, worst quarter / all", worst[lowest], "", None, 0.8, f"at {lowest:g}x"))
+    return found
+
+
+def measured(work: Work, options: Options) -> list[Row]:
+    if not present(work):
+        return [Row(f"goodput: {work.name}", None, note=f"no {work.trace} in {DATA}")]
+    try:
+        profile = profiles.load(work.profile)
+        nodes = nodes_for(work, options, arrivals(work, options, 1.0), profile)
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            runs = {speedup: pool.submit(simulated, work, options, nodes, speedup) for speedup in LOADS}
+            one = None if work.for_s else alone(arrivals(work, options, 1.0), profile)
+            idle_per_s = {speedup: (one or alone(arrivals(work, options, speedup), profile)) * work.pace * speedup for speedup in LOADS}
+            results = {speedup: run.result() for speedup, run in runs.items()}
+    except RuntimeError as error:
+        return [Row(f"goodput: {work.name}", None, note=str(error))]
+    return rows(work, nodes, idle_per_s, results)
+
+
+def options_of(argv: list[str], script: str, about: str, known: list[str]) -> tuple[list[str], Options]:
+    """What the command line asks for. Under `make bench` it is meant for others, and only a part of each workload is run."""
+    if not argv[0].endswith(script):
+        return known, Options(QUICK, 0)
+    parser = argparse.ArgumentParser(description=about.split("\n\n")[0])
+    parser.add_argument("workload", nargs="*", help=", ".join(known))
+    parser.add_argument("--limit", type=int, help="only the first requests of each")
+    parser.add_argument("--seed", type=int, default=0, help="seed of everything drawn")
+    parser.add_argument("--json", action="store_true", help="rows as objects")
+    given = parser.parse_args(argv[1:])
+    if unknown := set(given.workload) - set(known):
+        parser.error(f"unknown workload {unknown.pop()}")
+    return given.workload or known, Options(given.limit, given.seed)
+
+
+def measure() -> list[Row]:
+    names, options = options_of(sys.argv, "goodput.py", __doc__ or "", [work.name for work in WORKS])
+    return [row for work in WORKS if work.name in names for row in measured(work, options)]
+
+
+if __name__ == "__main__":
+    main(measure)

@@ -1,0 +1,60 @@
+"""Who has to leave whom room when not all can be admitted."""
+
+from __future__ import annotations
+
+import pytest
+
+from penstock.core.claims import OWN, RECENT_S, ROOM, Claims
+
+
+def claims(now: float = 0.0) -> Claims:
+    """`hog` was given much, `middle` the mean, `small` little; `small` was refused while it could have waited 2 s."""
+    made = Claims()
+    for tenant, tokens in (("hog", 9_000.0), ("middle", 2_000.0), ("small", 100.0)):
+        made.served(tenant, tokens, now)
+    made.refuse("small", 2.0, now + 2.0)
+    return made
+
+
+def test_who_was_given_most_leaves_room_for_the_refused_who_was_given_less() -> None:
+    assert claims().ahead_of("hog", 3.0) == pytest.approx(ROOM * 2.0)
+
+
+def test_who_was_given_less_than_the_mean_has_to_leave_none() -> None:
+    assert claims().ahead_of("middle", 3.0) is None and claims().ahead_of("small", 3.0) is None
+
+
+def test_refusals_of_long_ago_claim_nothing() -> None:
+    assert claims().ahead_of("hog", 3.0 + RECENT_S) is None
+
+
+def test_the_most_pressing_of_the_refused_count() -> None:
+    made = claims()
+    for _ in range(20):
+        made.refuse("small", 0.5, 3.0)
+        made.refuse("small", 5.0, 3.0)
+    room_s = made.ahead_of("hog", 3.0)
+    assert room_s is not None and room_s < ROOM * 1.5
+
+
+def test_tenants_not_seen_for_long_are_taken_to_have_had_the_mean() -> None:
+    made = claims()
+    later = 10 * RECENT_S
+    for tenant in ("hog", "middle"):
+        made.served(tenant, 5_000.0, later)
+    made.served("small", 1.0, later + 2.0)
+    made.refuse("hog", 2.0, later + 2.0)
+    assert made.claim("small", later).account.counter > made.books.scale(later) * 1_000
+
+
+def test_prompt_lengths_are_told_apart_by_tenant_up_to_a_bound() -> None:
+    made = Claims()
+    bands = [made.claim(f"t{number}", 0.0).bands for number in range(2 * OWN)]
+    assert bands[0] is not bands[1] and bands[-1] is bands[-2] is made.shared
+
+
+def test_claims_of_forgotten_tenants_are_dropped() -> None:
+    made = Claims()
+    for number in range(50_000):
+        made.claim(f"t{number}", float(number))
+    assert len(made.known) < 20_000
