@@ -44,6 +44,7 @@ PAGES = {"/v1/models": "_models", "/models": "_models", "/health": "_health", "/
 MODEL_PAGES = ("/v1/models/", "/models/")
 """One model's name follows, slashes and all."""
 
+NO_KEY = "No accepted API key was given. Send one as: Authorization: Bearer KEY"
 NAME_SHOWN = 80
 NAMES_SHOWN = 8
 """Models that the error for an unknown one lists."""
@@ -132,7 +133,7 @@ class App:
                 self._check_origin(origin)
             tenant = self._keys.tenant(headers.get("authorization"))
             if tenant is None:
-                raise CallError(401, "invalid_api_key", "No accepted API key was given. Send one as: Authorization: Bearer KEY")
+                raise CallError(401, "invalid_api_key", NO_KEY)
             known = Known(self._keys.version, route, tenant, self._form.read(headers, tenant))
         except CallError as error:
             self._turn_away(exchange, head if tenant is None else head + self._left(tenant), error)
@@ -211,7 +212,7 @@ class App:
             self._check_origin(origin)
         tenant = self._keys.tenant(exchange.headers.get("authorization"))
         if tenant is None:
-            raise CallError(401, "invalid_api_key", "No accepted API key was given. Send one as: Authorization: Bearer KEY")
+            raise CallError(401, "invalid_api_key", NO_KEY)
         return tenant
 
     def asked(self, exchange: Exchange, tenant: Tenant) -> Asked:
@@ -260,7 +261,7 @@ class App:
     def _let_in(self, exchange: Exchange, head: bytes) -> bool:
         known = self.knows(exchange.headers.get("authorization"))
         if not known:
-            self.refuse(exchange, head, CallError(401, "invalid_api_key", "No accepted API key was given."))
+            self.refuse(exchange, head, CallError(401, "invalid_api_key", NO_KEY))
         return known
 
     def _names(self) -> list[str]:
