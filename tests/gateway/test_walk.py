@@ -130,6 +130,7 @@ def test_a_request_is_told_in_words() -> None:
     [
         (b"", "f: not a request: it is empty; give the JSON body of a call"),
         (b" \n", "f: not a request: it is empty; give the JSON body of a call"),
+        (b"\xef\xbb\xbf{}", "f: not a request: it begins with a byte order mark"),
         (b"[1]", "f: not a request: it must be a JSON object"),
         (b"{}", "f: not a request: body is missing"),
         (b'{"body": 5}', "f: not a request: body must be the body of a call, a JSON object"),

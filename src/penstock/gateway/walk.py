@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from math import inf
 
@@ -109,6 +110,8 @@ def _unwrap(data: bytes) -> Wrapped:
     except msgspec.DecodeError:
         if not data.strip():
             raise msgspec.DecodeError("it is empty; give the JSON body of a call") from None
+        if data.startswith(BOM_UTF8):
+            raise msgspec.DecodeError("it begins with a byte order mark, which JSON has not: save it as UTF-8 without one") from None
         raise
     if "model" in names or names & PROMPTS.keys():
         return Wrapped(Raw(data))
