@@ -38,6 +38,9 @@ LONGEST_WAIT_S = 60.0
 """Of a GET with `wait`: load balancers cut at 60 s of silence."""
 END_WAIT_S = 20.0
 """How long a caller who cancels waits for the disk."""
+MADE_ONCE = ("/v1/batches", "/batches")
+"""Where a POST with an `Idempotency-Key` is run once. A form is never the same twice: its boundary is drawn."""
+NO_CALL = 0
 RETRY_LEAST_S, RETRY_MOST_S = 1, 60
 """When to ask again for a ticket that has not ended."""
 
@@ -92,12 +95,20 @@ class Jobs:
             head += b"allow: %b, OPTIONS\r\n" % allowed.encode()
             app.refuse(exchange, head, CallError(405, "method_not_allowed", f"Use {allowed} for {exchange.path[:80]}."))
             return
+        shared = None
         try:
             tenant = app.admit(exchange)
+            key = exchange.headers.get("idempotency-key")
+            if key is not None and method == "POST" and exchange.path in MADE_ONCE:
+                name = (tenant.name, key)
+                digest = app.repeats.answer(exchange, "batches", name, head)
+                if digest is None:
+                    return
+                exchange = shared = app.repeats.share(exchange, name, digest, NO_CALL, head)
         except CallError as error:
             app.refuse(exchange, head, error)
             return
-        self._spawn(exchange, head, page(exchange, head, tenant, id))
+        self._spawn(exchange, head, page(exchange, head, tenant, id), shared)
 
     def body_bytes(self, method: str, path: str, authorization: str | None) -> int:
         """The largest body that a request may have: files are larger than calls, for callers whose key is good."""
