@@ -309,7 +309,7 @@ class Core:
                 hedges.watch(flight, overdue if overdue > last else last, self.flights)
         output_tokens, most = flight.length.mean, request.max_tokens
         if most and output_tokens > most:
-            output_tokens = most
+            output_tokens = float(most)
         cached = float(request.prompt_tokens - uncached)
         why = (now - flight.arrived, choice.ready_s, cached, choice.score, float(flight.attempt), output_tokens, itl_s)
         model = "" if flight.model == request.model else flight.model
@@ -517,6 +517,8 @@ class Core:
             if choice is None and self.router.kept(flight, lane.nodes, knobs.kept_busy):
                 queue.pass_over(flight)
                 skipped.append(flight)
+                # While nothing is dispatched nothing else tells that the others have left.
+                self.books.survey(len(lane.nodes), now)
             elif choice is None:
                 lane.blocked = True
                 skipped.append(flight)
