@@ -8,7 +8,7 @@ from random import Random
 import msgspec
 
 from penstock import config
-from penstock.core.answers import Answers, mean_s, per_s
+from penstock.core.answers import Answers, cold, mean_s, per_s
 from penstock.core.bands import Bands
 from penstock.core.charge import cost
 from penstock.core.claims import Claims
@@ -64,11 +64,12 @@ class Admission:
         uncached = flight.request.prompt_tokens if choice is None else choice.uncached
         flight.own_s = uncached * node.token_s
         if flight.task.total_s < inf and not flight.request.patient and flight.lane.learned():
-            self._date_whole(flight, node.base_s + flight.own_s)
+            self._date_whole(flight, node.base_s)
 
-    def _date_whole(self, flight: Flight, prefill_s: float) -> None:
+    def _date_whole(self, flight: Flight, base_s: float) -> None:
         """Of nodes of which only ends are seen: when to begin, so that the whole answer is most probably in time.
 
+        Prefill is part of the answer there; what first tokens say of it where there is a line inside a node is the line.
         Where even an answer begun at once is not, it may begin at once if it is quite likely to be.
         """
         flight.ends = flight.arrived + flight.task.total_s
@@ -76,7 +77,8 @@ class Admission:
         mean = mean_s(flight.lane.nodes)
         latest = flight.ends - mean * flight.usual
         sure = min(latest, max(flight.ends - mean * high, flight.arrived + HASTE * flight.task.total_s))
-        flight.due = min(flight.due, sure + prefill_s)
+        flight.by_end = flight.task.ttft_s == inf
+        flight.due = min(flight.due, sure + flight.own_s + (0.0 if flight.by_end else base_s))
         flight.grace_s = latest - sure
 
     def refusal(self, flight: Flight, choice: Choice | None, now: float) -> Outcome | None:
@@ -85,17 +87,20 @@ class Admission:
         margin = 1.0 + self.knobs.margin
         breaks = crowds = False
         left = flight.due - now
+        base_s = 0.0 if flight.by_end else lane.nodes[0].base_s
         if choice is not None and not lane.queue.size:
-            predicted = choice.ready_s
+            predicted = flight.own_s if flight.by_end else choice.ready_s
         else:
             ahead, ahead_s = lane.queue.ahead(flight.priority, flight.key)
             spare = 1.0 - min(MOST_FLOORS, lane.queue.promised_share(flight.task.name)) if lane.queue.floors.shares else 1.0
             if flight.account is not None and flight.account.rich:
                 spare *= 1.0 - min(0.5, self.books.others_s / len(lane.nodes))
-            predicted = self.wait_s(lane, ahead, ahead_s / spare, now) + lane.nodes[0].base_s + flight.own_s
+            predicted = self.wait_s(lane, ahead, ahead_s / spare, now) + base_s + flight.own_s
             if left < inf:
                 rate, start = self.supply(lane, now)
                 rate *= spare
+                if flight.by_end:
+                    start = now
                 breaks = lane.queue.slack_after(flight.priority, flight.key, ahead_s + flight.own_s * margin, rate, start) < 0
                 after_s = self.wait_s(lane, lane.queue.size, (lane.queue.work_s() + flight.own_s) * margin / spare, now)
                 bands = self._bands(flight, now)
@@ -106,7 +111,7 @@ class Admission:
                     rich_s = self._claims(flight).ahead_of(flight.request.tenant, now)
                     crowds = rich_s is not None and after_s > rich_s
                 if flight.task.floor and (breaks or crowds or predicted * margin > left) and rate > 0:
-                    floor_s = self._by_floor_s(flight, rate / spare, start) + lane.nodes[0].base_s + flight.own_s
+                    floor_s = self._by_floor_s(flight, rate / spare, start) + base_s + flight.own_s
                     if floor_s * margin <= left:
                         predicted, breaks, crowds = floor_s, False, False
         room = 1.0
@@ -115,7 +120,7 @@ class Admission:
         elif flight.ends < inf or lane.returns.every.due:
             room = self._room(flight, now)
         if left < inf and room < 1.0:
-            left -= (1.0 - room) * max(0.0, left - lane.nodes[0].base_s - flight.own_s)
+            left -= (1.0 - room) * max(0.0, left - base_s - flight.own_s)
         most = max(1, int(self.knobs.queue_max * room)) if flight.ends == inf else self.knobs.queue_max
         refusal = self.policy.refusal(View(lane.queue.size, most, predicted * margin, left, breaks, crowds))
         if flight.ends < inf:
@@ -187,7 +192,7 @@ class Admission:
             return self._until_ended(lane, ahead + 1, ends_per_s)
         rate, start = self.supply(lane, now)
         wait = start - now + ahead_s / rate if rate else 0.0
-        if lane.blocked and lane.drain_s:
+        if lane.blocked and lane.drain_s and not cold(lane.nodes):
             wait = max(wait, (ahead + 1) * lane.drain_s)
         return wait
 

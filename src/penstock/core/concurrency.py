@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import deque
 from math import exp, inf, log
 
-START = 4.0
+START = 8.0
 """Requests at once on a node of which nothing is known."""
 UNSEEN_MOST = 64.0
 """As many it may be given on first tokens alone, before an answer has ended."""
@@ -40,6 +40,8 @@ FULL = 0.8
 """A round counts when so many of its ends came while the node had all that it may have."""
 PATIENCE = 0.6
 """Share of the time for a whole answer that the node itself may take on average."""
+ALONE = 1.2
+"""But where its quickest answers take that long, it may take so many times as long as they."""
 BUFFER_S = 0.1
 """A line inside the node that is this short is not worth avoiding: fast nodes are not held back."""
 LATE_S, LATE_HELD_S = 0.5, 60.0
@@ -67,6 +69,7 @@ class Concurrency:
         "_ends",
         "_first_token_s",
         "_full",
+        "_known",
         "_rounds",
         "_settled",
         "_turn",
@@ -104,6 +107,8 @@ class Concurrency:
         self.ceiling, self.ceiling_until = inf, -inf
         self._batch, self._batch_s = 0, 0.0
         self._first_token_s = inf
+        self._known = 0
+        """Answers that have ended, until there are enough for a running mean."""
         self._ends: deque[float] = deque(maxlen=2 * BATCH)
         self._rounds: deque[tuple[float, float]] = deque(maxlen=ROUNDS)
         """Logarithms of requests at once and of ends a second, the latest last."""
@@ -146,8 +151,9 @@ class Concurrency:
 
     def ended(self, running: int, took_s: float, now: float) -> None:
         """A request ended well; `running` counts it still."""
-        self.recent_s = took_s if not self.recent_s else self.recent_s + RECENT * (took_s - self.recent_s)
-        self.beside += RECENT * (running - self.beside)
+        self._known = min(self._known + 1, int(1 / RECENT))
+        self.recent_s += (took_s - self.recent_s) / self._known
+        self.beside += (running - self.beside) / self._known
         self._ends.append(now)
         self._batch += 1
         self._batch_s += took_s
@@ -190,7 +196,7 @@ class Concurrency:
             self.base_s = mean_s
         else:
             self.base_s += FADE * (mean_s - self.base_s)
-        if self.starting and mean_s > max(BUFFER_S, full_s := min(SLOWER * self.base_s, PATIENCE * self.patience_s)):
+        if self.starting and mean_s > max(BUFFER_S, full_s := min(SLOWER * self.base_s, self._patience_s())):
             self.starting = False
             per_s = (len(self._ends) - 1) / max(1e-3, now - self._ends[0])
             self.centre = min(self.limit, max(1.0, full_s * per_s))
@@ -219,11 +225,16 @@ class Concurrency:
 
     def _move(self, time_s: float) -> None:
         # Where answers are far from late, a longer line inside the node harms less than an idle slot.
-        late = time_s / (PATIENCE * self.patience_s)
+        late = time_s / self._patience_s()
         change = self._slope() - WORTH * min(1.0, 1.5 * late if self.patience_s < inf else 1.0)
         if late > 1.0:
             change = min(0.0, change) - log(late)
         self.centre *= exp(max(-1.0, min(1.0, GAIN * change)))
+
+    def _patience_s(self) -> float:
+        """How long answers may take on average. Fewer at once do not make them shorter than they are alone."""
+        patience_s = self.patience_s
+        return max(PATIENCE * patience_s, min(ALONE * self.base_s, patience_s)) if patience_s < inf else inf
 
     def _slope(self) -> float:
         """What more at once brings, as the last rounds say; `WORTH` as far as they say nothing."""

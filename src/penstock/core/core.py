@@ -214,7 +214,7 @@ class Core:
         if (
             choice is not None
             and not lane.queue.size
-            and choice.node.has_room(self.knobs.depth_s, now, flight.own_s)
+            and (flight.by_end or choice.node.has_room(self.knobs.depth_s, now, flight.own_s))
             and (flight.ends == inf or choice.node.in_time(flight, now))
         ):
             self._forward(flight, choice, now, actions)
@@ -494,7 +494,7 @@ class Core:
     def _assign(self, lane: Lane, now: float, actions: list[Action], hint: Node | None) -> None:
         """Give waiting heads to nodes with room. A head that does best to wait for a node lays claim to it for this pass."""
         queue, knobs = lane.queue, self.knobs
-        if len(lane.nodes) <= 64 and not any(node.has_room(knobs.depth_s, now) for node in lane.nodes):
+        if len(lane.nodes) <= 64 and not any(node.may_take(knobs.depth_s, now) for node in lane.nodes):
             return
         if queue.looks_stale(now):
             queue.look(*self.admission.pace(lane, now))
@@ -516,14 +516,14 @@ class Core:
                     if not self._hold_back(flight, tokens, now):
                         break
                     least = tokens
-            elif now + choice.ready_s > flight.due:
+            elif now + (flight.own_s if flight.by_end else choice.ready_s) > flight.due:
                 self._leave(flight)
                 self.admission.withdrawn(flight, now)
                 lane.pressure.withdrawn(now)
                 self.climb.turn(flight, Outcome.EXPIRED, now, actions)
             elif not choice.node.in_time(flight, now):
                 skipped.append(flight)
-            elif choice.node.has_room(knobs.depth_s, now, choice.uncached * choice.node.token_s) and (
+            elif (flight.by_end or choice.node.has_room(knobs.depth_s, now, choice.uncached * choice.node.token_s)) and (
                 # Who was called back goes again when nothing is ahead of it, not to be in somebody's way at once.
                 not flight.recalls or choice.node.free_at <= now
             ):

@@ -20,6 +20,8 @@ MAX_RUNNING = 256
 """Requests at once on a node that does not say how many it takes: vLLM's default `max_num_seqs`."""
 LATE_PREFILLS = 4
 """A node late with a first token is given no more than this many prompts."""
+IDLE_SHARE = 0.25
+"""With less than this share of what it may have at once, a node has next to nothing to do."""
 PACED = 0.75
 """A stream with less than this share of the time aimed at says nothing of how its node was paced."""
 WHOLE = 16
@@ -184,6 +186,11 @@ class Node:
             return self.free_at <= now
         return self.free_at - depth_s <= now
 
+    def may_take(self, depth_s: float, now: float) -> bool:
+        """Whether there may be requests that it has room for."""
+        learned = self.concurrency
+        return self.has_room(depth_s, now) or (learned is not None and learned.rules and self.running < self.limit)
+
     def give(self, flight: Flight, tokens: int, now: float) -> None:
         """A request was forwarded to it, with `flight.uncached` and `tokens` of KV memory reserved."""
         # Prompts that wait together are computed together: what each costs beyond its tokens is paid once.
@@ -314,9 +321,12 @@ class Node:
             self.limit = min(self.limit + 1 / self.limit, self.max_running)
 
     def in_time(self, flight: Flight, now: float) -> bool:
-        """Whether an answer begun now is likely to be whole in time; always, where nothing is known of whole answers."""
+        """Whether an answer begun now is likely to be whole in time; always, where nothing is known of whole answers.
+
+        A node that has next to nothing to do is tried all the same: nobody would find out that it is better than it was.
+        """
         learned = self.concurrency
-        return learned is None or now + learned.time_s(self.running + 1) * flight.usual <= flight.ends
+        return learned is None or self.running < IDLE_SHARE * self.limit or now + learned.time_s(self.running + 1) * flight.usual <= flight.ends
 
     def said_busy(self, now: float) -> None:
         """It is full, and has already given the request back."""

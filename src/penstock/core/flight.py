@@ -48,6 +48,8 @@ class Flight(msgspec.Struct, eq=False):
     """When it can no longer be started in time, or has waited for longer than may be."""
     ends: float = inf
     """When its whole answer is due."""
+    by_end: bool = False
+    """Only its end counts: prefill is part of it, and how much a node has at once is what it is limited by."""
     usual: float = 0.0
     """A middle quantile of its class's answers' times, as a share of a node's mean; of nodes of which only ends are seen."""
     returns: bool = False
