@@ -42,6 +42,8 @@ PATIENCE = 0.6
 """Share of the time for a whole answer that the node itself may take on average."""
 ALONE = 1.2
 """But where its quickest answers take that long, it may take so many times as long as they."""
+TRIED = 0.85
+"""Share of it that answers may take while more at once is tried."""
 BUFFER_S = 0.1
 """A line inside the node that is this short is not worth avoiding: fast nodes are not held back."""
 LATE_S, LATE_HELD_S = 0.5, 60.0
@@ -208,7 +210,8 @@ class Concurrency:
             self.ceiling = inf
         size = self.centre * CYCLE[self._turn]
         if CYCLE[self._turn] > 1.0:
-            size = max(size, self.centre + 1.0)
+            # A step up is not to make answers late that are in time.
+            size = max(min(size, TRIED * self.patience_s * self.per_s() or size), self.centre + 1.0)
         self.limit = min(max(1.0, float(round(size))), self.most, self.ceiling)
         self._began, self._settled = now, now + self.recent_s
         self._count = self._full = 0
@@ -220,6 +223,9 @@ class Concurrency:
             if len(self._rounds) >= 2:
                 self._move(self.limit / per_s)
             self.centre = min(max(self.centre, 1.0, BUFFER_S * per_s), self.most)
+        elif self._count and self.recent_s > (patience_s := self._patience_s()):
+            # Answers are late, and what waits is kept off it for that.
+            self.centre = max(1.0, min(self.centre, self.beside * patience_s / self.recent_s))
         self._turn = (self._turn + 1) % len(CYCLE)
         self._begin(now)
 
