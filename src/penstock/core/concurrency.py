@@ -40,8 +40,9 @@ FULL = 0.8
 """A round counts when so many of its ends came while the node had all that it may have."""
 PATIENCE = 0.6
 """Share of the time for a whole answer that the node itself may take on average."""
-ALONE = 1.2
-"""But where its quickest answers take that long, it may take so many times as long as they."""
+ALONE, ALONE_NEW, LONGEST = 1.25, 1.5, 0.85
+"""But where its quickest answers take that long, it may take so many times as long as they; a new node, whose first answers were its
+quickest, some more; and such a share of that time at most."""
 TRIED = 0.85
 """Share of it that answers may take while more at once is tried."""
 BUFFER_S = 0.1
@@ -240,7 +241,8 @@ class Concurrency:
     def _patience_s(self) -> float:
         """How long answers may take on average. Fewer at once do not make them shorter than they are alone."""
         patience_s = self.patience_s
-        return max(PATIENCE * patience_s, min(ALONE * self.base_s, patience_s)) if patience_s < inf else inf
+        alone = ALONE_NEW if self.starting else ALONE
+        return max(PATIENCE * patience_s, min(alone * self.base_s, LONGEST * patience_s)) if patience_s < inf else inf
 
     def _slope(self) -> float:
         """What more at once brings, as the last rounds say; `WORTH` as far as they say nothing."""

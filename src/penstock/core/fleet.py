@@ -314,8 +314,8 @@ class Node:
         if learned is not None and learned.rules:
             learned.ended(self.running, max(1e-4, now - flight.forwarded), now)
             self.limit = learned.limit
-            self.answer_s = learned.base_s or learned.recent_s
-            self.beside_s = 0.5 * learned.recent_s / learned.limit
+            self.answer_s = 0.5 * (learned.base_s or learned.recent_s)
+            self.beside_s = 0.5 * learned.recent_s / max(1.0, min(learned.limit, learned.beside))
             return
         if self.limit < self.max_running:
             self.limit = min(self.limit + 1 / self.limit, self.max_running)
