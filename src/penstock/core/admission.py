@@ -24,6 +24,8 @@ from penstock.policy.views import Admit
 
 HASTE = 0.1
 """Share of the time for a whole answer that it may wait even where answers take so long that many are late."""
+CALM = 5.0
+"""One by so much of a share refused, and nothing is let in that is not most probably in time."""
 OWED = 0.5
 """A request that needs more than this share of its own time has no claim that others leave it room."""
 MOST_FLOORS = 0.9
@@ -87,6 +89,9 @@ class Admission:
         margin = 1.0 + self.knobs.margin
         breaks = crowds = False
         left = flight.due - now
+        if flight.grace_s:
+            # While next to nothing is refused, what is quite likely in time is let in as well.
+            left += flight.grace_s * max(0.0, 1.0 - CALM * lane.pressure.share())
         base_s = 0.0 if flight.by_end else lane.nodes[0].base_s
         if choice is not None and not lane.queue.size:
             predicted = flight.own_s if flight.by_end else choice.ready_s
