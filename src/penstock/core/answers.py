@@ -9,7 +9,7 @@ from penstock.core.fleet import Node
 MIDDLE, HIGH = 0.7, 0.9
 FIRST = (1.1, 1.6)
 """A middle and a high quantile of answers' times over their mean, until some have been seen."""
-STEP = 0.025
+STEP = 0.04
 FLOOR = 0.01
 
 

@@ -29,6 +29,8 @@ STEP = 1.4
 CYCLE = (1.0, STEP, 1.0, 1.0, 1 / STEP)
 GAIN = 0.5
 """How far the centre goes for a slope that is off by 1, as a logarithm."""
+NEAR, GROW = 1.05, 0.3
+"""Answers that take less than so many times as long as the quickest wait for nothing inside the node: it is given more, by so much."""
 ROUNDS, KEEP = 10, 0.8
 """Rounds remembered, and how much less each counts than the one after it."""
 DOUBT = 0.04
@@ -43,7 +45,7 @@ PATIENCE = 0.6
 ALONE, ALONE_NEW, LONGEST = 1.25, 1.5, 0.85
 """But where its quickest answers take that long, it may take so many times as long as they; a new node, whose first answers were its
 quickest, some more; and such a share of that time at most."""
-TRIED = 0.85
+TRIED = 0.75
 """Share of it that answers may take while more at once is tried."""
 BUFFER_S = 0.1
 """A line inside the node that is this short is not worth avoiding: fast nodes are not held back."""
@@ -73,8 +75,10 @@ class Concurrency:
         "_first_token_s",
         "_full",
         "_known",
+        "_ran",
         "_rounds",
         "_settled",
+        "_took_s",
         "_turn",
         "base_s",
         "beside",
@@ -116,6 +120,8 @@ class Concurrency:
         self._rounds: deque[tuple[float, float]] = deque(maxlen=ROUNDS)
         """Logarithms of requests at once and of ends a second, the latest last."""
         self._turn, self._count, self._full = 0, 0, 0
+        self._ran, self._took_s = 0, 0.0
+        """Of the round's answers, the sums of how many ran when they ended, and of their times."""
         self._began = self._settled = -inf
 
     # -- what happens
@@ -167,6 +173,8 @@ class Concurrency:
             self._alive(running)
         elif now >= self._settled:
             self._count += 1
+            self._took_s += took_s
+            self._ran += running
             self._full += running >= int(self.limit)
             if (self._count >= ROUND_ENDS and now - self._settled >= max(ROUND_S, self.recent_s)) or now - self._settled > ROUND_MOST_S:
                 self._round(now)
@@ -215,7 +223,8 @@ class Concurrency:
             size = max(min(size, TRIED * self.patience_s * self.per_s() or size), self.centre + 1.0)
         self.limit = min(max(1.0, float(round(size))), self.most, self.ceiling)
         self._began, self._settled = now, now + self.recent_s
-        self._count = self._full = 0
+        self._count = self._full = self._ran = 0
+        self._took_s = 0.0
 
     def _round(self, now: float) -> None:
         if self._full >= FULL * self._count and self._count:
@@ -224,9 +233,9 @@ class Concurrency:
             if len(self._rounds) >= 2:
                 self._move(self.limit / per_s)
             self.centre = min(max(self.centre, 1.0, BUFFER_S * per_s), self.most)
-        elif self._count and self.recent_s > (patience_s := self._patience_s()):
+        elif self._count and self._took_s > self._count * (patience_s := self._patience_s()):
             # Answers are late, and what waits is kept off it for that.
-            self.centre = max(1.0, min(self.centre, self.beside * patience_s / self.recent_s))
+            self.centre = max(1.0, min(self.centre, self._ran * patience_s / self._took_s))
         self._turn = (self._turn + 1) % len(CYCLE)
         self._begin(now)
 
@@ -234,6 +243,8 @@ class Concurrency:
         # Where answers are far from late, a longer line inside the node harms less than an idle slot.
         late = time_s / self._patience_s()
         change = self._slope() - WORTH * min(1.0, 1.5 * late if self.patience_s < inf else 1.0)
+        if time_s < NEAR * self.base_s:
+            change = max(change, GROW)
         if late > 1.0:
             change = min(0.0, change) - log(late)
         self.centre *= exp(max(-1.0, min(1.0, GAIN * change)))

@@ -153,12 +153,9 @@ class Core:
         flight = self.flights.get(id)
         if flight is None or not flight.waiting:
             return None
-        queue, account = flight.lane.queue, flight.account
+        queue = flight.lane.queue
         ahead, ahead_s = queue.place(flight, now)
-        wait = self.admission.eta_s(flight, ahead, ahead_s, now)
-        if account is not None and account.rich:
-            wait = max(wait, queue.own_place(flight) * account.drain_s)
-        return max(1, ahead), wait
+        return max(1, ahead), self.admission.eta_s(flight, ahead, ahead_s, now, queue.own_place(flight))
 
     def snapshot(self, now: float) -> Snapshot:
         held = self.prefixes.recent
@@ -275,6 +272,7 @@ class Core:
             flight.due += flight.grace_s
             flight.grace_s = 0.0
         flight.lane.queue.push(flight)
+        flight.lane.turnouts.waits((flight.priority, flight.request.tenant), now)
         self.waiting += 1
 
     def _forward(self, flight: Flight, choice: Choice, now: float, actions: list[Action]) -> None:
@@ -447,6 +445,7 @@ class Core:
             flight.claim = None
         if flight.waiting:
             flight.lane.queue.remove(flight)
+            flight.lane.turnouts.drop((flight.priority, flight.request.tenant))
             self.waiting -= 1
 
     # -- the dispatch pass
@@ -465,6 +464,8 @@ class Core:
                 self.admission.withdrawn(expired, now)
                 lane.pressure.withdrawn(now)
                 lane.drain.departed(expired, lane.blocked, now)
+                lane.turnouts.goes((expired.priority, expired.request.tenant), now)
+                lane.turnouts.drop((expired.priority, expired.request.tenant))
                 up = any(node.state == "up" for node in lane.nodes)
                 self.climb.turn(expired, Outcome.EXPIRED if up else Outcome.UNAVAILABLE, now, actions)
             if self.knobs.preempt:
@@ -527,6 +528,7 @@ class Core:
                 # Who was called back goes again when nothing is ahead of it, not to be in somebody's way at once.
                 not flight.recalls or choice.node.free_at <= now
             ):
+                lane.turnouts.goes((flight.priority, flight.request.tenant), now)
                 self._leave(flight)
                 lane.drained(now)
                 if flight.account is not None:

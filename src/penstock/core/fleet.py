@@ -326,7 +326,11 @@ class Node:
         A node that has next to nothing to do is tried all the same: nobody would find out that it is better than it was.
         """
         learned = self.concurrency
-        return learned is None or self.running < IDLE_SHARE * self.limit or now + learned.time_s(self.running + 1) * flight.usual <= flight.ends
+        return (
+            learned is None
+            or self.running < IDLE_SHARE * self.limit
+            or now + learned.time_s(self.running + 1) * flight.usual <= flight.ends
+        )
 
     def said_busy(self, now: float) -> None:
         """It is full, and has already given the request back."""
