@@ -26,6 +26,8 @@ HASTE = 0.1
 """Share of the time for a whole answer that it may wait even where answers take so long that many are late."""
 CALM = 5.0
 """One by so much of a share refused, and nothing is let in that is not most probably in time."""
+DOUBLINGS = 3
+"""A new node is believed to give eight times as many answers as it does, and no more."""
 OWED = 0.5
 """A request that needs more than this share of its own time has no claim that others leave it room."""
 MOST_FLOORS = 0.9
@@ -205,6 +207,10 @@ class Admission:
         """Seconds in which so many answers end, at `ends_per_s` now; new nodes are given twice as much in an answer's time."""
         if any(node.concurrency is not None and node.concurrency.starting for node in lane.nodes):
             doubling_s = mean_s(lane.nodes)
+            most = 2**DOUBLINGS * ends_per_s
+            meanwhile = (most - ends_per_s) * doubling_s / log(2)
+            if answers > meanwhile:
+                return DOUBLINGS * doubling_s + (answers - meanwhile) / most
             return doubling_s * log2(1 + answers * log(2) / (ends_per_s * doubling_s))
         return answers / ends_per_s
 
@@ -236,7 +242,7 @@ class Admission:
         """Requests a second of its class that the lane can serve: as many as of late, and what others leave."""
         lane, drain = flight.lane, flight.lane.drain
         mine, every = drain.class_rate(flight.task.name), drain.total_rate
-        most = max(every, drain.rate, per_s(lane.nodes))
+        most = max(every, per_s(lane.nodes))
         if not most:
             return sum(min(GUESS_PER_S, node.limit) for node in lane.nodes if node.state == "up")
         return max(mine, most - (every - mine), LEAST_SHARE * most)

@@ -29,8 +29,6 @@ STEP = 1.4
 CYCLE = (1.0, STEP, 1.0, 1.0, 1 / STEP)
 GAIN = 0.5
 """How far the centre goes for a slope that is off by 1, as a logarithm."""
-NEAR, GROW = 1.05, 0.3
-"""Answers that take less than so many times as long as the quickest wait for nothing inside the node: it is given more, by so much."""
 ROUNDS, KEEP = 10, 0.8
 """Rounds remembered, and how much less each counts than the one after it."""
 DOUBT = 0.04
@@ -243,8 +241,6 @@ class Concurrency:
         # Where answers are far from late, a longer line inside the node harms less than an idle slot.
         late = time_s / self._patience_s()
         change = self._slope() - WORTH * min(1.0, 1.5 * late if self.patience_s < inf else 1.0)
-        if time_s < NEAR * self.base_s:
-            change = max(change, GROW)
         if late > 1.0:
             change = min(0.0, change) - log(late)
         self.centre *= exp(max(-1.0, min(1.0, GAIN * change)))
