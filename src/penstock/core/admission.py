@@ -207,7 +207,7 @@ class Admission:
         """Seconds in which so many answers end, at `ends_per_s` now; new nodes are given twice as much in an answer's time."""
         if any(node.concurrency is not None and node.concurrency.starting for node in lane.nodes):
             doubling_s = mean_s(lane.nodes)
-            most = 2**DOUBLINGS * ends_per_s
+            most: float = 2**DOUBLINGS * ends_per_s
             meanwhile = (most - ends_per_s) * doubling_s / log(2)
             if answers > meanwhile:
                 return DOUBLINGS * doubling_s + (answers - meanwhile) / most
