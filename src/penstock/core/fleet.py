@@ -199,7 +199,9 @@ class Node:
         """
         if not self.urgent:
             return True
-        after = (self.free_at if self.free_at > now else now) + own_s + self.base_s + self.slip_s
+        ahead_s = self.free_at - now
+        # The plan runs on while a step does; what has shown nothing yet may all be computed together.
+        after = now + (self.pending_s if self.pending_s > ahead_s else ahead_s) + own_s + self.base_s + self.slip_s
         return all(other.due >= after or other.due <= now or other.priority <= flight.priority for other in self.urgent.values())
 
     def give(self, flight: Flight, tokens: int, now: float) -> None:
