@@ -25,7 +25,7 @@ from penstock.core.ladder import Ladders
 from penstock.core.lane import ANY, Lane, served
 from penstock.core.lengths import MOST, Lengths, capped
 from penstock.core.prefix import PrefixIndex
-from penstock.core.route import Choice, Router
+from penstock.core.route import KEPT_SLOTS, Choice, Router
 from penstock.core.second import Second
 from penstock.core.way import Way
 from penstock.events import (
@@ -188,9 +188,12 @@ class Core:
         self.flights[request.id] = flight
         if priority < self.lowest:
             self.lowest = priority
-        if priority > self.lowest and task.soonest_s < self.tightest_s:
-            self.tightest_s = task.soonest_s
-            self._set_depth()
+        if priority > self.lowest and task.soonest_s < inf:
+            if priority > self.router.top:
+                self.router.top, self.router.kept_slots = priority, KEPT_SLOTS
+            if task.soonest_s < self.tightest_s:
+                self.tightest_s = task.soonest_s
+                self._set_depth()
         if self.retries < RETRIES_KEPT:
             self.retries += self.knobs.retry_share
         flight.length = self.lengths.find((lane.model, task.name, request.tenant))
