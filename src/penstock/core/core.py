@@ -305,6 +305,7 @@ class Core:
             node.urgent[request.id] = flight
         if flight.account is not None or self.weighs:
             charge.dispatched(self.books, flight, len(self.nodes), now)
+            flight.owed = flight.lane.queue.floors.owes(flight.task.name, flight.priority)
             flight.lane.queue.dispatched(flight, charge.cost(flight), now)
             self.admission.served(flight, now)
         flight.lane.drain.forwarded(flight, now)

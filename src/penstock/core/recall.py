@@ -27,7 +27,7 @@ class Plan(msgspec.Struct, gc=False):
 
 def recallable(flight: Flight, than: int, most: int, now: float) -> bool:
     """Whether it may be called back for one of priority `than`."""
-    if flight.priority >= than or flight.recalls >= most or not flight.waits or flight.twin is not None:
+    if flight.priority >= than or flight.owed or flight.recalls >= most or not flight.waits or flight.twin is not None:
         return False
     return flight.first < 0 if flight.request.stream else flight.done_at > now
 

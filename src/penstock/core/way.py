@@ -121,6 +121,8 @@ class Way:
         assert node is not None
         charge.settle(self.core.books, flight, -1, now)
         node.take_back(flight, now)
+        if flight.account is not None or self.core.weighs:
+            flight.lane.queue.recalled(flight, charge.cost(flight))
         flight.node, flight.recalls = None, flight.recalls + 1
         actions.append(Recall(flight.request.id, node.name))
         self.core._wait(flight, now)
