@@ -148,8 +148,8 @@ def unfair(up: bool = True) -> Lane:
     among = lane()
     among.nodes[0].state = "up" if up else "lost"
     for count in range(10):
-        among.bands.note(100, True, 3.0, 0.0)
-        among.bands.note(50_000, count < 5, 1.0, 0.0)
+        bands.note(100, True, 3.0, 0.0)
+        bands.note(50_000, count < 5, 1.0, 0.0)
     among.queue.push(flight(among, 1, own_s=0.5, priority=5))
     return among
 

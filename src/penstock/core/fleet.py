@@ -194,15 +194,16 @@ class Node:
         return self.free_at - depth_s <= now
 
     def spares(self, flight: Flight, own_s: float, now: float) -> bool:
-        """Whether those of higher priority that wait there for their first tokens can take one more prompt beside theirs: an engine
-        computes in one step what came before it began.
+        """Whether one more prompt makes nobody late of those of higher priority that wait there for their first tokens: an engine
+        computes in one step what came before it began. What is owed to a floor goes all the same.
         """
-        if not self.urgent:
+        if not self.urgent or flight.lane.queue.floors.owes(flight.task.name, flight.priority):
             return True
         ahead_s = self.free_at - now
         # The plan runs on while a step does; what has shown nothing yet may all be computed together.
-        after = now + (self.pending_s if self.pending_s > ahead_s else ahead_s) + own_s + self.base_s + self.slip_s
-        return all(other.due >= after or other.due <= now or other.priority <= flight.priority for other in self.urgent.values())
+        before = now + (self.pending_s if self.pending_s > ahead_s else ahead_s) + self.base_s + self.slip_s
+        after = before + own_s
+        return not any(before <= other.due < after and other.priority > flight.priority for other in self.urgent.values())
 
     def give(self, flight: Flight, tokens: int, now: float) -> None:
         """A request was forwarded to it, with `flight.uncached` and `tokens` of KV memory reserved."""

@@ -68,7 +68,7 @@ class Way:
     def secure(self, flight: Flight, choice: Choice | None, tokens: int, now: float, actions: list[Action]) -> bool:
         """Start it now where it is in time even if first tokens come late, if its best node is none where that is so; whether it was started."""
         core, lane = self.core, flight.lane
-        if (choice is not None and self.safe(flight, choice, now)) or lane.queue.ahead(flight.priority, flight.key)[0]:
+        if choice is None or self.safe(flight, choice, now) or lane.queue.ahead(flight.priority, flight.key)[0]:
             return False
         sure = [node for node in lane.nodes if now + max(0.0, node.free_at - now) + self.node_s(flight, node) <= flight.due]
         other = core.router.choose(flight, sure, tokens, core.knobs, now) if sure else None
