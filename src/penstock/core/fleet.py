@@ -201,9 +201,8 @@ class Node:
             return True
         ahead_s = self.free_at - now
         # The plan runs on while a step does; what has shown nothing yet may all be computed together.
-        before = now + (self.pending_s if self.pending_s > ahead_s else ahead_s) + self.base_s + self.slip_s
-        after = before + own_s
-        return not any(before <= other.due < after and other.priority > flight.priority for other in self.urgent.values())
+        after = now + (self.pending_s if self.pending_s > ahead_s else ahead_s) + own_s + self.base_s + self.slip_s
+        return not any(now < other.due < after and other.priority > flight.priority for other in self.urgent.values())
 
     def give(self, flight: Flight, tokens: int, now: float) -> None:
         """A request was forwarded to it, with `flight.uncached` and `tokens` of KV memory reserved."""
