@@ -12,14 +12,14 @@ import msgspec
 
 from penstock.config import Config
 from penstock.errors import CallError
-from penstock.events import Finished
-from penstock.facts import Route
+from penstock.events import Finished, Reject
+from penstock.facts import Outcome, Route
 from penstock.gateway import records
 from penstock.gateway.asked import Asked
 from penstock.gateway.auth import Tenant
 from penstock.gateway.batches import Batches
 from penstock.gateway.files import Files, parameters
-from penstock.gateway.idempotency import Shared
+from penstock.gateway.idempotency import Ending, Shared
 from penstock.gateway.job import Job
 from penstock.gateway.records import JobRow
 from penstock.gateway.tickets import Origin, Tickets
@@ -38,6 +38,9 @@ LONGEST_WAIT_S = 60.0
 """Of a GET with `wait`: load balancers cut at 60 s of silence."""
 END_WAIT_S = 20.0
 """How long a caller who cancels waits for the disk."""
+MADE_ONCE = ("/v1/batches", "/batches")
+"""Where a POST with an `Idempotency-Key` is run once. A form is never the same twice: its boundary is drawn."""
+NO_CALL = 0
 RETRY_LEAST_S, RETRY_MOST_S = 1, 60
 """When to ask again for a ticket that has not ended."""
 
@@ -92,16 +95,25 @@ class Jobs:
             head += b"allow: %b, OPTIONS\r\n" % allowed.encode()
             app.refuse(exchange, head, CallError(405, "method_not_allowed", f"Use {allowed} for {exchange.path[:80]}."))
             return
+        shared = None
         try:
             tenant = app.admit(exchange)
+            key = exchange.headers.get("idempotency-key")
+            if key is not None and method == "POST" and exchange.path in MADE_ONCE:
+                name = (tenant.name, key)
+                digest = app.repeats.answer(exchange, "batches", name, head)
+                if digest is None:
+                    return
+                exchange = shared = app.repeats.share(exchange, name, digest, NO_CALL, head)
         except CallError as error:
             app.refuse(exchange, head, error)
             return
-        self._spawn(exchange, head, page(exchange, head, tenant, id))
+        self._spawn(exchange, head, page(exchange, head, tenant, id), shared)
 
     def body_bytes(self, method: str, path: str, authorization: str | None) -> int:
         """The largest body that a request may have: files are larger than calls, for callers whose key is good."""
         if method == "POST" and path in ("/v1/files", "/files") and self.app.knows(authorization):
+            self.files.check_room(0)
             # Beside the file a form holds its boundaries and its small fields.
             return max(self._body_bytes, self._file_bytes + 65_536)
         return self._body_bytes
@@ -150,24 +162,39 @@ class Jobs:
         self._spawn(exchange, head, self._accepted(exchange, coming, b"preference-applied: respond-async\r\n"), shared)
 
     def take(self, call: Call) -> None:
-        """The ladder's rung: a ticket for a call that the core is done with. Its caller is answered, whatever happens."""
+        """The ladder's rung: a ticket for a call that the core is done with. Its caller is answered, whatever happens.
+
+        Its key's limits are reserved anew when the ticket runs, and repeats of the call get the same ticket.
+        """
         exchange = cast(Exchange, call.exchange)
+        claim, shared = call.claim, None
+        if isinstance(claim, Ending):
+            shared, claim = claim.shared, claim.claim
+        call.claim = None
+        if claim is not None:
+            claim.end(call, Reject(call.id, Outcome.DIVERTED, 0.0))
         if exchange.started and not call.ask.stream:
             # Committed as an answer by newlines that kept it alive: a ticket would be taken for one.
             exchange.abort()
+            if shared is not None:
+                self.app.repeats.ended(shared, None)
         else:
-            self._spawn(exchange, call.head, self._taken(exchange, call))
+            self._spawn(exchange, call.head, self._taken(exchange, call, shared), shared)
 
-    async def _taken(self, exchange: Exchange, call: Call) -> Answer | None:
+    async def _taken(self, exchange: Exchange, call: Call, shared: Shared | None) -> Answer | None:
         try:
             tenant = self.app.admit(exchange)
+            # The body is still the caller's own, and so is the model, whatever its ladder tried before.
+            ask = msgspec.structs.replace(call.ask, model=call.asked_model or call.ask.model)
             coming = self.tickets.accept(
-                call.route, call.ask, exchange.body, _origin(tenant, self.app.asked(exchange, tenant)), _request_id(call.head)
+                call.route, ask, exchange.body, _origin(tenant, self.app.asked(exchange, tenant)), _request_id(call.head)
             )
             answer = await self._accepted(exchange, coming, b"")
         except CallError as error:
             if not exchange.started:
                 raise
+            if shared is not None:
+                self.app.repeats.forgo(shared)
             exchange.end(sse.error_event(error.status, error.code, error.message, RETRY_S * 1000))
             return None
         if not exchange.started:
