@@ -66,7 +66,10 @@ class Way:
         return flight.priority > self.core.lowest and flight.due < inf and self.core.knobs.preempt > 0
 
     def secure(self, flight: Flight, choice: Choice | None, tokens: int, now: float, actions: list[Action]) -> bool:
-        """Start it now where it is in time even if first tokens come late, if its best node is none where that is so; whether it was started."""
+        """Start it now where it is in time even if first tokens come late, if its best node is none where that is so.
+
+        Returns whether it was started.
+        """
         core, lane = self.core, flight.lane
         if choice is None or self.safe(flight, choice, now) or lane.queue.ahead(flight.priority, flight.key)[0]:
             return False
@@ -155,11 +158,7 @@ class Way:
                 lane.alarm = latest
                 return
             choice = self.core.router.choose(flight, lane.nodes, self.core._kv_tokens(flight), self.core.knobs, now)
-            if (
-                choice is not None
-                and self.safe(flight, choice, now)
-                and choice.node.has_room(self.core.depth_s, now, flight.own_s)
-            ):
+            if choice is not None and self.safe(flight, choice, now) and choice.node.has_room(self.core.depth_s, now, flight.own_s):
                 return
             if not (self.preempt(flight, now, actions, slip=True) or self.preempt(flight, now, actions)):
                 return
