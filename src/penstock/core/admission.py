@@ -34,6 +34,7 @@ MOST_FLOORS = 0.9
 """Floors leave at least the rest to others."""
 KEPT = 0.4
 """Share of the longest wait that is kept for those who were told to come back, while they do."""
+HIGHEST = 5
 GUESS_PER_S = 8.0
 """Answers a second of a node that has given none."""
 LEAST_SHARE = 0.1
@@ -100,7 +101,7 @@ class Admission:
         else:
             ahead, ahead_s = lane.queue.ahead(flight.priority, flight.key)
             spare = 1.0 - min(MOST_FLOORS, lane.queue.promised_share(flight.task.name)) if lane.queue.floors.shares else 1.0
-            if flight.account is not None and flight.account.rich:
+            if flight.account is not None and flight.account.rich and flight.priority <= min(lane.claims, default=HIGHEST):
                 spare *= 1.0 - min(0.5, self.books.others_s / len(lane.nodes))
             predicted = self.wait_s(lane, ahead, ahead_s / spare, now) + base_s + flight.own_s
             if left < inf:
@@ -109,7 +110,9 @@ class Admission:
                 if flight.by_end:
                     start = now
                 breaks = lane.queue.slack_after(flight.priority, flight.key, ahead_s + flight.own_s * margin, rate, start) < 0
-                after_s = self.wait_s(lane, lane.queue.size, (lane.queue.work_s() + flight.own_s) * margin / spare, now)
+                # What waits of lower priorities is in the way of nobody that has a claim here.
+                all_count, all_s = lane.queue.ahead(flight.priority, inf)
+                after_s = self.wait_s(lane, all_count, (all_s + flight.own_s) * margin / spare, now)
                 bands = self._bands(flight, now)
                 crowds = rate > 0 and bands.crowds_out(flight.request.prompt_tokens, after_s)
                 if not bands.is_cheap(flight.request.prompt_tokens, flight.own_s):
@@ -151,7 +154,12 @@ class Admission:
             claims.served(flight.request.tenant, cost(flight), now)
 
     def _bands(self, flight: Flight, now: float) -> Bands:
-        return flight.lane.bands if flight.account is None else self._claims(flight).claim(flight.request.tenant, now).bands
+        if flight.account is not None:
+            return self._claims(flight).claim(flight.request.tenant, now).bands
+        bands = flight.lane.bands.get(flight.priority)
+        if bands is None:
+            bands = flight.lane.bands[flight.priority] = Bands()
+        return bands
 
     def _claims(self, flight: Flight) -> Claims:
         claims = flight.lane.claims.get(flight.priority)

@@ -77,10 +77,14 @@ class Flight(msgspec.Struct, eq=False):
     node: Node | None = None
     uncached: int = 0
     forwarded: float = 0.0
+    ready_at: float = 0.0
+    """When its first token was predicted to come, as it was forwarded."""
     done_at: float = 0.0
     """When its prefill was predicted to be done, for answers whose first token cannot be seen."""
     first: float = -1.0
     attempt: int = 0
+    owed: bool = False
+    """It was sent because its class, or its priority, is owed a share: it is not called back."""
     recalls: int = 0
     """Times it was called back from a node."""
     twin: Flight | None = None

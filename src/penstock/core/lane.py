@@ -30,8 +30,8 @@ class Lane:
     def __init__(self, model: str, nodes: list[Node]) -> None:
         self.model, self.nodes = model, nodes
         self.queue = Queue()
-        self.bands = Bands()
-        """While there is one tenant."""
+        self.bands: dict[int, Bands] = {}
+        """By priority, while there is one tenant."""
         self.claims: dict[int, Claims] = {}
         """By priority, once there are several tenants."""
         self.pressure = Pressure()

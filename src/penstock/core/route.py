@@ -24,6 +24,8 @@ from penstock.policy.views import Pick, Score
 
 ALL = 16
 HOLDERS = 4
+KEPT_SLOTS = 1 / 64
+"""Where slots are what is short: a node with fewer keeps none."""
 
 
 class Choice(msgspec.Struct, gc=False):
@@ -47,6 +49,8 @@ class Router:
         self.single: Score | None = self.scores[0][1] if len(self.scores) == 1 and self.scores[0][0] > 0 else None
         self.picker: Pick = find(PICK, policy.pick, "policy.pick")
         self.prefixes, self.rng = prefixes, rng
+        self.top, self.kept_slots = 0, 0.0
+        """The priority that the last slots of a node are kept for, once one with a deadline stands above others, and their share."""
 
     def candidates(self, nodes: Sequence[Node], holders: dict[int, int], sample: int, hint: Node | None) -> list[Node]:
         drawn = {node.index: node for node in self.rng.sample(nodes, min(sample, len(nodes)))}
@@ -83,8 +87,9 @@ class Router:
             among = self.candidates(nodes, holders or {}, knobs.sample, hint)
         able, cached = [], []
         most, tried, hit = request.prompt_tokens - 1, flight.tried, 0
+        slots = 1.0 if flight.priority >= self.top else 1.0 - self.kept_slots
         for node in among:
-            if node.running >= node.limit or (node.guarded and not node.admits(now)) or (tried and tried & node.bit):
+            if node.running >= node.limit * slots or (node.guarded and not node.admits(now)) or (tried and tried & node.bit):
                 continue
             if holders:
                 hit = holders.get(node.index, 0) * BLOCK_TOKENS
