@@ -84,12 +84,21 @@ class Flow:
     """Calls to one server. `retries` are those of the official client; it sends the number of the try as it does."""
 
     def __init__(
-        self, url: str, *, model: str = "plain", retries: int = 0, seed: int = 1, body: Callable[[int, bool], bytes] | None = None
+        self,
+        url: str,
+        *,
+        model: str = "plain",
+        retries: int = 0,
+        seed: int = 1,
+        body: Callable[[int, bool], bytes] | None = None,
+        key: str = "",
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.upstream = Upstream(url, Limits(connect_s=10.0, first_byte_s=600.0, idle_s=600.0, stream_s=1_800.0))
         host = url.partition("://")[2]
         self.head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n"
+        if key:
+            self.head += f"authorization: Bearer {key}\r\n"
         self.model, self.retries, self.random = model, retries, random.Random(seed)
         self.body = body or self._body
         self.tries: list[Try] = []

@@ -13,6 +13,7 @@ from tests.playbook import call
 from penstock import config
 from penstock.core.admission import GUESS_PER_S, HASTE, RETRY_LEAST_S, RETRY_MOST_S, Admission
 from penstock.core.answers import FIRST
+from penstock.core.bands import Bands
 from penstock.core.classify import DEFAULT, TaskClass
 from penstock.core.fleet import Node
 from penstock.core.flight import Flight
@@ -143,14 +144,15 @@ def test_without_a_deadline_no_promise_is_in_the_way() -> None:
     assert admission().refusal(before, None, 0.0) is None
 
 
-def unfair(up: bool = True) -> Lane:
-    """Short prompts were admitted always, long ones, which have a second to wait, half of the time."""
+def unfair(up: bool = True, ahead: int = 5) -> Lane:
+    """Short prompts were admitted always, long ones, which have a second to wait, half of the time; one of priority `ahead` waits."""
     among = lane()
     among.nodes[0].state = "up" if up else "lost"
+    bands = among.bands[3] = Bands()
     for count in range(10):
-        among.bands.note(100, True, 3.0, 0.0)
-        among.bands.note(50_000, count < 5, 1.0, 0.0)
-    among.queue.push(flight(among, 1, own_s=0.5, priority=5))
+        bands.note(100, True, 3.0, 0.0)
+        bands.note(50_000, count < 5, 1.0, 0.0)
+    among.queue.push(flight(among, 1, own_s=0.5, priority=ahead))
     return among
 
 
@@ -158,6 +160,32 @@ def unfair(up: bool = True) -> Lane:
 def test_length_served_well_yields_to_one_served_less(own_s: float, outcome: Outcome | None) -> None:
     among = unfair()
     assert admission().refusal(flight(among, 2, own_s=own_s, due=20.0, tokens=100), None, 0.0) is outcome
+
+
+def test_nobody_yields_to_a_length_of_another_priority() -> None:
+    among = unfair()
+    assert admission().refusal(flight(among, 2, own_s=0.6, due=20.0, tokens=100, priority=4), None, 0.0) is None
+
+
+def test_what_waits_of_a_lower_priority_leaves_room_for_the_length_served_less() -> None:
+    among = unfair(ahead=1)
+    assert admission().refusal(flight(among, 2, own_s=0.6, due=20.0, tokens=100), None, 0.0) is None
+
+
+def test_a_tenant_with_the_most_urgent_work_leaves_no_room_for_others_less_urgent() -> None:
+    def refused(others: int) -> bool:
+        judge, among = admission(), lane()
+        for id, (tenant, priority) in enumerate((("other", others), ("rich", 5))):
+            waiting = flight(among, id, own_s=0.6, priority=priority)
+            waiting.account = judge.books.account(tenant, 0.0)
+            judge._claims(waiting)
+        mine = flight(among, 9, own_s=0.5, due=1.5, priority=5)
+        mine.account = judge.books.account("rich", 0.0)
+        mine.account.rich, judge.books.others_s = True, 0.5
+        among.queue.push(flight(among, 3, own_s=0.6, due=1.0, priority=5))
+        return judge.refusal(mine, None, 0.0) is not None
+
+    assert refused(others=5) and not refused(others=1)
 
 
 def test_nobody_yields_while_no_node_is_up() -> None:
@@ -174,7 +202,11 @@ def test_full_queue_refuses_under_every_policy() -> None:
 
 
 def offered(among: Lane) -> float:
-    return sum(among.bands.offered)
+    return sum(sum(bands.offered) for bands in among.bands.values())
+
+
+def admitted(among: Lane) -> float:
+    return sum(sum(bands.admitted) for bands in among.bands.values())
 
 
 def test_lengths_are_counted_only_where_something_waits_or_is_refused() -> None:
@@ -182,10 +214,10 @@ def test_lengths_are_counted_only_where_something_waits_or_is_refused() -> None:
     admission().refusal(flight(among, due=50.0), choice(among, 0.1), 0.0)
     assert offered(among) == 0
     admission().refusal(flight(among, due=5.0), choice(among, 9.0), 0.0)
-    assert (offered(among), sum(among.bands.admitted)) == (1, 0)
+    assert (offered(among), admitted(among)) == (1, 0)
     among.queue.push(flight(among, 2, own_s=0.0))
     admission().refusal(flight(among, 3, due=50.0), choice(among, 0.1), 0.0)
-    assert (offered(among), sum(among.bands.admitted)) == (2, 1)
+    assert (offered(among), admitted(among)) == (2, 1)
 
 
 @pytest.mark.parametrize("due", [1.9, inf])
@@ -260,14 +292,13 @@ def whole(among: Lane, total_s: float, *, patient: bool = False) -> Flight:
 def test_whole_answer_is_begun_in_time_for_most_and_at_the_latest_for_a_fair_share() -> None:
     made = whole(learned(1.0), 3.0)
     middle, high = FIRST
-    own_s = made.lane.nodes[0].base_s + made.own_s
     assert made.ends == 3.0
-    assert made.due == pytest.approx(3.0 - high + own_s) and made.grace_s == pytest.approx(high - middle)
+    assert made.due == pytest.approx(3.0 - high + made.own_s) and made.grace_s == pytest.approx(high - middle)
 
 
 def test_whole_answer_that_takes_nearly_all_its_time_may_still_begin_soon() -> None:
     made = whole(learned(2.4), 3.0)
-    assert made.due - made.lane.nodes[0].base_s - made.own_s == pytest.approx(HASTE * 3.0)
+    assert made.due - made.own_s == pytest.approx(HASTE * 3.0)
     assert made.due + made.grace_s > made.due
 
 

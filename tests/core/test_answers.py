@@ -8,6 +8,7 @@ import pytest
 
 from penstock import config
 from penstock.core.answers import FIRST, Answers, mean_s, per_s
+from penstock.core.concurrency import IDLE, START
 from penstock.core.fleet import Node
 from penstock.knobs import Knobs
 
@@ -40,8 +41,9 @@ def test_mean_and_rate_are_of_the_nodes_that_are_up_and_known() -> None:
     lost, fast, slow = node(8, 0.5), node(8, 1.0), node(4, 2.0)
     lost.state = "lost"
     nodes = [lost, fast, slow, node(4, 0.0), node(4, 1.0, max_running=4)]
-    assert per_s(nodes) == pytest.approx(8 / 1.0 + 4 / 2.0)
+    assert per_s(nodes) == pytest.approx(8 / 1.0 + max(4, IDLE * START) / 2.0)
     for one in nodes:
         one.running = 100
-    assert mean_s(nodes) == pytest.approx(12 / 10)
+    slow_per_s = max(4, IDLE * START) / 2.0
+    assert mean_s(nodes) == pytest.approx((8 * 1.0 + slow_per_s * 2.0) / (8 + slow_per_s))
     assert (per_s([]), mean_s([])) == (0.0, 0.0)

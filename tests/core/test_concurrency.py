@@ -85,7 +85,7 @@ def test_first_tokens_open_a_new_node_up_to_a_bound_until_answers_end() -> None:
 
 def test_first_tokens_that_take_longer_do_not() -> None:
     learned = Concurrency(256)
-    learned.first_token(0.1, 4)
+    learned.first_token(0.1, int(START))
     for _ in range(50):
         learned.first_token(1.0, int(learned.limit))
     assert learned.limit == START + 1

@@ -436,3 +436,32 @@ def test_stream_that_was_far_from_its_pace_says_nothing_of_it() -> None:
     made = paced(tpot_s=0.05)
     made.learn_aim(0.01)
     assert made.aim == AIM
+
+
+def test_first_tokens_that_come_late_are_allowed_for() -> None:
+    made = node()
+    for _ in range(200):
+        made.slipped(0.1)
+    steady = made.slip_s
+    assert steady == pytest.approx(0.1, rel=0.5)
+    for _ in range(50):
+        made.slipped(0.0)
+        made.slipped(0.4)
+    assert made.slip_s > 0.4
+    for _ in range(500):
+        made.slipped(-0.1)
+    assert made.slip_s == 0.0
+
+
+def test_no_prompt_joins_the_step_of_one_above_it_that_it_would_make_late() -> None:
+    made = node()
+    pressing = given(made, 1, tokens=800)
+    pressing.priority, pressing.due = 5, 0.2
+    below, equal = Flight(call(2), DEFAULT, LANE, 0.0), Flight(call(3), DEFAULT, LANE, 0.0, priority=5)
+    assert made.spares(below, 1.0, 0.0), "it is not known as urgent"
+    made.urgent[1] = pressing
+    assert made.spares(below, 0.02, 0.0) and not made.spares(below, 0.1, 0.0)
+    assert made.spares(equal, 1.0, 0.0)
+    assert made.spares(below, 0.1, 0.3), "it is late in any case"
+    started(made, pressing, 0.1)
+    assert made.spares(below, 1.0, 0.1)

@@ -46,3 +46,14 @@ def test_shares_are_of_the_work_of_late() -> None:
     floors.dispatched("high", 5, 1e6, 0.0)
     floors.dispatched("high", 5, 1.0, 3_600.0)
     assert floors.owed("low") < 1.0
+
+
+def test_what_was_called_back_is_owed_again() -> None:
+    floors = Floors({"low": 0.5})
+    floors.begins("low")
+    floors.dispatched("high", 5, 100.0, 0.0)
+    owed = floors.owed("low")
+    floors.dispatched("low", 1, 120.0, 0.0)
+    assert not floors.owes("low", 1) and not floors.owes("high", 5)
+    floors.returned("low", 1, 120.0)
+    assert floors.owes("low", 1) and floors.owed("low") == owed

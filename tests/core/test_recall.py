@@ -9,7 +9,8 @@ from tests.playbook import NOTHING, Play, build, call, forward, reject
 
 from penstock.config import Class, Node, Rung, When
 from penstock.core import Core
-from penstock.events import Arrived, Cancelled, Finished, FirstToken, NodeSeen, Recall, Tick
+from penstock.core.core import NEXT_STEP
+from penstock.events import Arrived, Cancelled, Finished, FirstToken, KnobsSet, NodeSeen, Recall, Tick
 from penstock.facts import Outcome, Signals
 from penstock.knobs import Knobs
 
@@ -182,3 +183,45 @@ def test_a_token_from_a_node_that_is_gone_changes_nothing() -> None:
     play.at(0.1) >> urgent(2) << Recall(1, "a") << forward(2, "a")
     play >> FirstToken(1, "nowhere") << NOTHING >> NodeSeen("a", Signals()) << NOTHING
     assert play.core.waiting == 1
+
+
+def test_what_a_floor_is_owed_is_not_called_back() -> None:
+    play = one(floor=0.5, knobs=Knobs(depth_s=100))
+    play >> urgent(1, tokens=100) << forward(1, "a")
+    play >> Arrived(call(2, tokens=LONG)) << forward(2, "a")
+    play.core.flights[2].owed = True
+    play >> urgent(3)
+    assert not any(isinstance(action, Recall) for action in play.pending)
+
+
+def test_what_would_be_in_time_only_if_first_tokens_are_is_made_way_for_at_once() -> None:
+    play = one(knobs=Knobs(depth_s=100))
+    play >> Arrived(call(1, tokens=5_000)) << forward(1, "a")
+    node = play.core.nodes[0]
+    for _ in range(100):
+        node.slipped(0.3)
+    play >> urgent(2, tokens=100) << Recall(1, "a") << forward(2, "a")
+    balanced(play.core)
+
+
+def test_where_first_tokens_are_late_a_node_is_chosen_that_is_in_time_all_the_same() -> None:
+    core = build("a", "b", rules=rules(), knobs=Knobs(depth_s=100))
+    play = Play(core)
+    play >> Arrived(call(1, tokens=800))
+    busy = core.flights[1].node
+    play.pending.clear()
+    assert busy is not None
+    other = next(node for node in core.nodes if node is not busy)
+    for _ in range(100):
+        other.slipped(2.0)
+    play >> urgent(2, tokens=100) << forward(2, busy.name)
+
+
+def test_nodes_are_given_less_ahead_once_something_urgent_came() -> None:
+    play = one(knobs=Knobs(depth_s=100))
+    assert play.core.depth_s == 100
+    play >> Arrived(call(1)) << forward(1, "a") >> urgent(2)
+    play.pending.clear()
+    assert play.core.depth_s == NEXT_STEP * 1.0
+    play >> KnobsSet(Knobs(depth_s=0.01)) << NOTHING
+    assert play.core.depth_s == 0.01

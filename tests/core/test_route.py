@@ -14,7 +14,7 @@ from penstock.core.fleet import Node
 from penstock.core.flight import Flight
 from penstock.core.lane import Lane
 from penstock.core.prefix import PrefixIndex
-from penstock.core.route import ALL, HOLDERS, Choice, Router
+from penstock.core.route import ALL, HOLDERS, KEPT_SLOTS, Choice, Router
 from penstock.errors import ConfigError
 from penstock.facts import BLOCK_TOKENS, Profile
 from penstock.knobs import Knobs
@@ -156,6 +156,23 @@ def test_full_guarded_and_tried_nodes_are_left_out() -> None:
     play.nodes[1].watch()
     assert {play.chosen(tried=1 << 2).node.index for _ in range(50)} == {3}
     assert play.choose(tried=0b1100) is None
+
+
+def test_the_last_slots_are_kept_for_the_most_urgent() -> None:
+    (node,) = nodes = fleet(1, max_running=128)
+    play, node.running = Play(nodes), 126
+    assert play.choose() is not None
+    play.router.top, play.router.kept_slots = 5, KEPT_SLOTS
+    assert play.choose() is None
+    play.router.top = DEFAULT.priority
+    assert play.choose() is not None
+
+
+def test_a_node_with_few_slots_keeps_none() -> None:
+    (node,) = nodes = fleet(1, max_running=32)
+    play, node.running = Play(nodes), 31
+    play.router.top, play.router.kept_slots = 5, KEPT_SLOTS
+    assert play.choose() is not None
 
 
 def test_guarded_node_that_admits_is_chosen() -> None:

@@ -357,6 +357,18 @@ def test_a_paused_connection_is_read_again_for_the_next_call() -> None:
     asking(test, OK)
 
 
+def test_a_closed_upstream_dials_no_more_and_fails_what_it_is_asked() -> None:
+    async def test(upstream: Upstream, node: Node) -> None:
+        upstream.close()
+        got = Got()
+        upstream.request(GET, b"", got)
+        assert not got.over
+        await until(lambda: got.over)
+        assert got.failure is Failure.CONNECT and node.accepted == 0
+
+    asking(test, OK)
+
+
 def test_a_closed_upstream_keeps_no_idle_connection() -> None:
     async def test(upstream: Upstream, node: Node) -> None:
         first, second = Got(), Got()

@@ -8,7 +8,7 @@ from random import Random
 import msgspec
 
 from penstock import config
-from penstock.core.answers import Answers, mean_s, per_s
+from penstock.core.answers import Answers, cold, mean_s, per_s
 from penstock.core.bands import Bands
 from penstock.core.charge import cost
 from penstock.core.claims import Claims
@@ -24,12 +24,17 @@ from penstock.policy.views import Admit
 
 HASTE = 0.1
 """Share of the time for a whole answer that it may wait even where answers take so long that many are late."""
+CALM = 5.0
+"""One by so much of a share refused, and nothing is let in that is not most probably in time."""
+DOUBLINGS = 3
+"""A new node is believed to give eight times as many answers as it does, and no more."""
 OWED = 0.5
 """A request that needs more than this share of its own time has no claim that others leave it room."""
 MOST_FLOORS = 0.9
 """Floors leave at least the rest to others."""
 KEPT = 0.4
 """Share of the longest wait that is kept for those who were told to come back, while they do."""
+HIGHEST = 5
 GUESS_PER_S = 8.0
 """Answers a second of a node that has given none."""
 LEAST_SHARE = 0.1
@@ -65,11 +70,12 @@ class Admission:
         uncached = flight.request.prompt_tokens if choice is None else choice.uncached
         flight.own_s = uncached * node.token_s
         if flight.task.total_s < inf and not flight.request.patient and flight.lane.learned():
-            self._date_whole(flight, node.base_s + flight.own_s)
+            self._date_whole(flight, node.base_s)
 
-    def _date_whole(self, flight: Flight, prefill_s: float) -> None:
+    def _date_whole(self, flight: Flight, base_s: float) -> None:
         """Of nodes of which only ends are seen: when to begin, so that the whole answer is most probably in time.
 
+        Prefill is part of the answer there; what first tokens say of it where there is a line inside a node is the line.
         Where even an answer begun at once is not, it may begin at once if it is quite likely to be.
         """
         flight.ends = flight.arrived + flight.task.total_s
@@ -77,7 +83,8 @@ class Admission:
         mean = mean_s(flight.lane.nodes)
         latest = flight.ends - mean * flight.usual
         sure = min(latest, max(flight.ends - mean * high, flight.arrived + HASTE * flight.task.total_s))
-        flight.due = min(flight.due, sure + prefill_s)
+        flight.by_end = flight.task.ttft_s == inf
+        flight.due = min(flight.due, sure + flight.own_s + (0.0 if flight.by_end else base_s))
         flight.grace_s = latest - sure
 
     def lets_in(self, flight: Flight, choice: Choice, now: float) -> bool:
@@ -95,19 +102,27 @@ class Admission:
         margin = 1.0 + self.knobs.margin
         breaks = crowds = False
         left = flight.due - now
+        if flight.grace_s:
+            # While next to nothing is refused, what is quite likely in time is let in as well.
+            left += flight.grace_s * max(0.0, 1.0 - CALM * lane.pressure.share())
+        base_s = 0.0 if flight.by_end else lane.nodes[0].base_s
         if choice is not None and not lane.queue.size:
-            predicted = choice.ready_s
+            predicted = flight.own_s if flight.by_end else choice.ready_s
         else:
             ahead, ahead_s = lane.queue.ahead(flight.priority, flight.key)
             spare = 1.0 - min(MOST_FLOORS, lane.queue.promised_share(flight.task.name)) if lane.queue.floors.shares else 1.0
-            if flight.account is not None and flight.account.rich:
+            if flight.account is not None and flight.account.rich and flight.priority <= min(lane.claims, default=HIGHEST):
                 spare *= 1.0 - min(0.5, self.books.others_s / len(lane.nodes))
-            predicted = self.wait_s(lane, ahead, ahead_s / spare, now) + lane.nodes[0].base_s + flight.own_s
+            predicted = self.wait_s(lane, ahead, ahead_s / spare, now) + base_s + flight.own_s
             if left < inf:
                 rate, start = self.supply(lane, now)
                 rate *= spare
+                if flight.by_end:
+                    start = now
                 breaks = lane.queue.slack_after(flight.priority, flight.key, ahead_s + flight.own_s * margin, rate, start) < 0
-                after_s = self.wait_s(lane, lane.queue.size, (lane.queue.work_s() + flight.own_s) * margin / spare, now)
+                # What waits of lower priorities is in the way of nobody that has a claim here.
+                all_count, all_s = lane.queue.ahead(flight.priority, inf)
+                after_s = self.wait_s(lane, all_count, (all_s + flight.own_s) * margin / spare, now)
                 bands = self._bands(flight, now)
                 crowds = rate > 0 and bands.crowds_out(flight.request.prompt_tokens, after_s)
                 if not bands.is_cheap(flight.request.prompt_tokens, flight.own_s):
@@ -116,7 +131,7 @@ class Admission:
                     rich_s = self._claims(flight).ahead_of(flight.request.tenant, now)
                     crowds = rich_s is not None and after_s > rich_s
                 if flight.task.floor and (breaks or crowds or predicted * margin > left) and rate > 0:
-                    floor_s = self._by_floor_s(flight, rate / spare, start) + lane.nodes[0].base_s + flight.own_s
+                    floor_s = self._by_floor_s(flight, rate / spare, start) + base_s + flight.own_s
                     if floor_s * margin <= left:
                         predicted, breaks, crowds = floor_s, False, False
         room = 1.0
@@ -125,7 +140,7 @@ class Admission:
         elif flight.ends < inf or lane.returns.every.due:
             room = self._room(flight, now)
         if left < inf and room < 1.0:
-            left -= (1.0 - room) * max(0.0, left - lane.nodes[0].base_s - flight.own_s)
+            left -= (1.0 - room) * max(0.0, left - base_s - flight.own_s)
         most = max(1, int(self.knobs.queue_max * room)) if flight.ends == inf else self.knobs.queue_max
         refusal = self.policy.refusal(View(lane.queue.size, most, predicted * margin, left, breaks, crowds))
         if flight.ends < inf:
@@ -149,7 +164,12 @@ class Admission:
             claims.served(flight.request.tenant, cost(flight), now)
 
     def _bands(self, flight: Flight, now: float) -> Bands:
-        return flight.lane.bands if flight.account is None else self._claims(flight).claim(flight.request.tenant, now).bands
+        if flight.account is not None:
+            return self._claims(flight).claim(flight.request.tenant, now).bands
+        bands = flight.lane.bands.get(flight.priority)
+        if bands is None:
+            bands = flight.lane.bands[flight.priority] = Bands()
+        return bands
 
     def _claims(self, flight: Flight) -> Claims:
         claims = flight.lane.claims.get(flight.priority)
@@ -197,7 +217,7 @@ class Admission:
             return self._until_ended(lane, ahead + 1, ends_per_s)
         rate, start = self.supply(lane, now)
         wait = start - now + ahead_s / rate if rate else 0.0
-        if lane.blocked and lane.drain_s:
+        if lane.blocked and lane.drain_s and not cold(lane.nodes):
             wait = max(wait, (ahead + 1) * lane.drain_s)
         return wait
 
@@ -205,13 +225,22 @@ class Admission:
         """Seconds in which so many answers end, at `ends_per_s` now; new nodes are given twice as much in an answer's time."""
         if any(node.concurrency is not None and node.concurrency.starting for node in lane.nodes):
             doubling_s = mean_s(lane.nodes)
+            most: float = 2**DOUBLINGS * ends_per_s
+            meanwhile = (most - ends_per_s) * doubling_s / log(2)
+            if answers > meanwhile:
+                return DOUBLINGS * doubling_s + (answers - meanwhile) / most
             return doubling_s * log2(1 + answers * log(2) / (ends_per_s * doubling_s))
         return answers / ends_per_s
 
-    def eta_s(self, flight: Flight, ahead: int, ahead_s: float, now: float) -> float:
-        """Predicted seconds to the first token of a request that waits behind `ahead` others, as the queue drains of late."""
+    def eta_s(self, flight: Flight, ahead: int, ahead_s: float, now: float, own: int = 0) -> float:
+        """Predicted seconds to the first token of a request that waits behind `ahead` others, as the queue drains of late.
+
+        Where there is more than one order, by its place among its `own`: its tenant's of its priority.
+        """
         drain = flight.lane.drain
-        wait = drain.wait_s(flight.priority, ahead, ahead_s)
+        wait = flight.lane.turnouts.wait_s((flight.priority, flight.request.tenant), own) if own else None
+        if wait is None:
+            wait = drain.wait_s(flight.priority, ahead, ahead_s)
         if wait is None:
             return self.wait_s(flight.lane, ahead, ahead_s, now)
         return wait + (drain.first_s if flight.request.stream else 0.0)
@@ -231,7 +260,7 @@ class Admission:
         """Requests a second of its class that the lane can serve: as many as of late, and what others leave."""
         lane, drain = flight.lane, flight.lane.drain
         mine, every = drain.class_rate(flight.task.name), drain.total_rate
-        most = max(every, drain.rate, per_s(lane.nodes))
+        most = max(every, per_s(lane.nodes))
         if not most:
             return sum(min(GUESS_PER_S, node.limit) for node in lane.nodes if node.state == "up")
         return max(mine, most - (every - mine), LEAST_SHARE * most)

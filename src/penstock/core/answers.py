@@ -55,3 +55,11 @@ def per_s(nodes: Iterable[Node]) -> float:
         if (learned := node.concurrency) is not None and learned.rules and node.state == "up":
             found += learned.per_s()
     return found
+
+
+def cold(nodes: Iterable[Node]) -> bool:
+    """Whether some are still to give their first answer: how fast they take requests says nothing yet of how fast they will."""
+    return any(
+        (learned := node.concurrency) is not None and learned.rules and learned.starting and not learned.recent_s and node.state == "up"
+        for node in nodes
+    )

@@ -37,6 +37,11 @@ class TaskClass(msgspec.Struct, frozen=True):
         """Time within which the first token of an answer to so many is due."""
         return self.ttft_s + self.ttft_s_per_token * prompt_tokens
 
+    @property
+    def soonest_s(self) -> float:
+        """The time within which anything of it is due."""
+        return min(self.ttft_s, self.total_s)
+
 
 DEFAULT = TaskClass("default", 3)
 

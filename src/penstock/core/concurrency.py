@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import deque
 from math import exp, inf, log
 
-START = 4.0
+START = 8.0
 """Requests at once on a node of which nothing is known."""
 UNSEEN_MOST = 64.0
 """As many it may be given on first tokens alone, before an answer has ended."""
@@ -40,6 +40,11 @@ FULL = 0.8
 """A round counts when so many of its ends came while the node had all that it may have."""
 PATIENCE = 0.6
 """Share of the time for a whole answer that the node itself may take on average."""
+ALONE, ALONE_NEW, LONGEST = 1.25, 1.5, 0.85
+"""But where its quickest answers take that long, it may take so many times as long as they; a new node, whose first answers were its
+quickest, some more; and such a share of that time at most."""
+TRIED = 0.75
+"""Share of it that answers may take while more at once is tried."""
 BUFFER_S = 0.1
 """A line inside the node that is this short is not worth avoiding: fast nodes are not held back."""
 LATE_S, LATE_HELD_S = 0.5, 60.0
@@ -67,8 +72,11 @@ class Concurrency:
         "_ends",
         "_first_token_s",
         "_full",
+        "_known",
+        "_ran",
         "_rounds",
         "_settled",
+        "_took_s",
         "_turn",
         "base_s",
         "beside",
@@ -104,10 +112,14 @@ class Concurrency:
         self.ceiling, self.ceiling_until = inf, -inf
         self._batch, self._batch_s = 0, 0.0
         self._first_token_s = inf
+        self._known = 0
+        """Answers that have ended, until there are enough for a running mean."""
         self._ends: deque[float] = deque(maxlen=2 * BATCH)
         self._rounds: deque[tuple[float, float]] = deque(maxlen=ROUNDS)
         """Logarithms of requests at once and of ends a second, the latest last."""
         self._turn, self._count, self._full = 0, 0, 0
+        self._ran, self._took_s = 0, 0.0
+        """Of the round's answers, the sums of how many ran when they ended, and of their times."""
         self._began = self._settled = -inf
 
     # -- what happens
@@ -148,8 +160,9 @@ class Concurrency:
 
     def ended(self, running: int, took_s: float, now: float) -> None:
         """A request ended well; `running` counts it still."""
-        self.recent_s = took_s if not self.recent_s else self.recent_s + RECENT * (took_s - self.recent_s)
-        self.beside += RECENT * (running - self.beside)
+        self._known = min(self._known + 1, int(1 / RECENT))
+        self.recent_s += (took_s - self.recent_s) / self._known
+        self.beside += (running - self.beside) / self._known
         self._ends.append(now)
         self._batch += 1
         self._batch_s += took_s
@@ -160,6 +173,8 @@ class Concurrency:
             self._alive(running)
         elif now >= self._settled:
             self._count += 1
+            self._took_s += took_s
+            self._ran += running
             self._full += running >= int(self.limit)
             if (self._count >= ROUND_ENDS and now - self._settled >= max(ROUND_S, self.recent_s)) or now - self._settled > ROUND_MOST_S:
                 self._round(now)
@@ -192,7 +207,7 @@ class Concurrency:
             self.base_s = mean_s
         else:
             self.base_s += FADE * (mean_s - self.base_s)
-        if self.starting and mean_s > max(BUFFER_S, full_s := min(SLOWER * self.base_s, PATIENCE * self.patience_s)):
+        if self.starting and mean_s > max(BUFFER_S, full_s := min(SLOWER * self.base_s, self._patience_s())):
             self.starting = False
             per_s = (len(self._ends) - 1) / max(1e-3, now - self._ends[0])
             self.centre = min(self.limit, max(1.0, full_s * per_s))
@@ -204,10 +219,12 @@ class Concurrency:
             self.ceiling = inf
         size = self.centre * CYCLE[self._turn]
         if CYCLE[self._turn] > 1.0:
-            size = max(size, self.centre + 1.0)
+            # A step up is not to make answers late that are in time.
+            size = max(min(size, TRIED * self.patience_s * self.per_s() or size), self.centre + 1.0)
         self.limit = min(max(1.0, float(round(size))), self.most, self.ceiling)
         self._began, self._settled = now, now + self.recent_s
-        self._count = self._full = 0
+        self._count = self._full = self._ran = 0
+        self._took_s = 0.0
 
     def _round(self, now: float) -> None:
         if self._full >= FULL * self._count and self._count:
@@ -216,16 +233,25 @@ class Concurrency:
             if len(self._rounds) >= 2:
                 self._move(self.limit / per_s)
             self.centre = min(max(self.centre, 1.0, BUFFER_S * per_s), self.most)
+        elif self._count and self._took_s > self._count * (patience_s := self._patience_s()):
+            # Answers are late, and what waits is kept off it for that.
+            self.centre = max(1.0, min(self.centre, self._ran * patience_s / self._took_s))
         self._turn = (self._turn + 1) % len(CYCLE)
         self._begin(now)
 
     def _move(self, time_s: float) -> None:
         # Where answers are far from late, a longer line inside the node harms less than an idle slot.
-        late = time_s / (PATIENCE * self.patience_s)
+        late = time_s / self._patience_s()
         change = self._slope() - WORTH * min(1.0, 1.5 * late if self.patience_s < inf else 1.0)
         if late > 1.0:
             change = min(0.0, change) - log(late)
         self.centre *= exp(max(-1.0, min(1.0, GAIN * change)))
+
+    def _patience_s(self) -> float:
+        """How long answers may take on average. Fewer at once do not make them shorter than they are alone."""
+        patience_s = self.patience_s
+        alone = ALONE_NEW if self.starting else ALONE
+        return max(PATIENCE * patience_s, min(alone * self.base_s, LONGEST * patience_s)) if patience_s < inf else inf
 
     def _slope(self) -> float:
         """What more at once brings, as the last rounds say; `WORTH` as far as they say nothing."""

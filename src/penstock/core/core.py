@@ -26,7 +26,7 @@ from penstock.core.ladder import Ladders
 from penstock.core.lane import ANY, Lane, served
 from penstock.core.lengths import MOST, Lengths, capped
 from penstock.core.prefix import PrefixIndex
-from penstock.core.route import Choice, Router
+from penstock.core.route import KEPT_SLOTS, Choice, Router
 from penstock.core.second import Second
 from penstock.core.way import Way
 from penstock.events import (
@@ -68,6 +68,8 @@ GUESS_OUTPUT = 128
 BUSY_COST = 0.5
 """What a retry costs the budget when a node was busy whose concurrency is learned by trying."""
 HIGHEST = 5
+NEXT_STEP = 0.125
+"""Share of the most urgent class's time that may wait in a node: the step under way and the next take twice as much, and decode."""
 RETRIES_KEPT = 10.0
 """Unused retries are kept up to this many."""
 
@@ -91,6 +93,9 @@ class Core:
         self.retries = RETRIES_KEPT
         self.lowest = HIGHEST
         """Lowest priority that any request had: for it nobody is called back."""
+        self.tightest_s = inf
+        """Time to first token that the most urgent class has which has come, one above `lowest`."""
+        self.depth_s = knobs.depth_s
         self.deadline = self._wake = inf
         self.prefixes = PrefixIndex()
         self._numbered = 0
@@ -157,12 +162,9 @@ class Core:
         flight = self.flights.get(id)
         if flight is None or not flight.waiting:
             return None
-        queue, account = flight.lane.queue, flight.account
+        queue = flight.lane.queue
         ahead, ahead_s = queue.place(flight, now)
-        wait = self.admission.eta_s(flight, ahead, ahead_s, now)
-        if account is not None and account.rich:
-            wait = max(wait, queue.own_place(flight) * account.drain_s)
-        return max(1, ahead), wait
+        return max(1, ahead), self.admission.eta_s(flight, ahead, ahead_s, now, queue.own_place(flight))
 
     def snapshot(self, now: float) -> Snapshot:
         held = self.prefixes.recent
@@ -189,6 +191,12 @@ class Core:
         self.flights[request.id] = flight
         if priority < self.lowest:
             self.lowest = priority
+        if priority > self.lowest and task.soonest_s < inf:
+            if priority > self.router.top:
+                self.router.top, self.router.kept_slots = priority, KEPT_SLOTS
+            if task.soonest_s < self.tightest_s:
+                self.tightest_s = task.soonest_s
+                self._set_depth()
         if self.retries < RETRIES_KEPT:
             self.retries += self.knobs.retry_share
         flight.length = self.lengths.find((lane.model, name, request.tenant))
@@ -206,7 +214,8 @@ class Core:
     def _place(self, flight: Flight, now: float, actions: list[Action]) -> Outcome | None:
         """Start it on its lane's nodes, or have it wait for them where it may; else the outcome to refuse it with."""
         lane, knobs, admission = flight.lane, self.knobs, self.admission
-        choice = self.router.choose(flight, lane.nodes, self._kv_tokens(flight), knobs, now)
+        tokens = self._kv_tokens(flight)
+        choice = self.router.choose(flight, lane.nodes, tokens, knobs, now)
         admission.estimate(flight, choice)
         if self.weighs or (self.fair and not self.books.alone(flight.request.tenant)):
             self._weigh(flight, now)
@@ -218,10 +227,12 @@ class Core:
             if refusal is not None:
                 return self.way.make(flight, refusal, now, actions) if knobs.preempt and flight.priority > self.lowest else refusal
         lane.drain.came(flight, now)
+        if flight.priority > self.lowest and self.way.urgent(flight) and self.way.secure(flight, choice, tokens, now, actions):
+            return None
         if (
             choice is not None
             and not lane.queue.size
-            and choice.node.has_room(knobs.depth_s, now, flight.own_s)
+            and (flight.by_end or (choice.node.has_room(self.depth_s, now, flight.own_s) and choice.node.spares(flight, flight.own_s, now)))
             and (flight.ends == inf or choice.node.in_time(flight, now))
         ):
             self._forward(flight, choice, now, actions)
@@ -237,6 +248,10 @@ class Core:
         return now - flight.arrived, flight.own_s, left_s, float(flight.lane.queue.size)
 
     # -- its way
+
+    def _set_depth(self) -> None:
+        """How much may wait in a node for its next step: a step cannot be called back, so urgent work waits for one to end."""
+        self.depth_s = min(self.knobs.depth_s, NEXT_STEP * self.tightest_s)
 
     def _weigh(self, flight: Flight, now: float) -> None:
         """Who pays for it, and how much it will be."""
@@ -282,15 +297,20 @@ class Core:
             flight.due += flight.grace_s
             flight.grace_s = 0.0
         flight.lane.queue.push(flight)
+        flight.lane.turnouts.waits((flight.priority, flight.request.tenant), now)
         self.waiting += 1
 
     def _forward(self, flight: Flight, choice: Choice, now: float, actions: list[Action]) -> None:
         node, request, uncached = choice.node, flight.request, choice.uncached
         flight.node, flight.uncached, flight.forwarded = node, uncached, now
+        flight.ready_at = now + choice.ready_s
         flight.attempt += 1
         node.give(flight, choice.kv_tokens, now)
+        if flight.priority > self.lowest and request.stream and self.way.urgent(flight):
+            node.urgent[request.id] = flight
         if flight.account is not None or self.weighs:
             charge.dispatched(self.books, flight, len(self.nodes), now)
+            flight.owed = flight.lane.queue.floors.owes(flight.task.name, flight.priority)
             flight.lane.queue.dispatched(flight, charge.cost(flight), now)
             self.admission.served(flight, now)
         flight.lane.drain.forwarded(flight, now)
@@ -456,6 +476,7 @@ class Core:
             flight.claim = None
         if flight.waiting:
             flight.lane.queue.remove(flight)
+            flight.lane.turnouts.drop((flight.priority, flight.request.tenant))
             self.waiting -= 1
 
     # -- the dispatch pass
@@ -474,6 +495,8 @@ class Core:
                 self.admission.withdrawn(expired, now)
                 lane.pressure.withdrawn(now)
                 lane.drain.departed(expired, lane.blocked, now)
+                lane.turnouts.goes((expired.priority, expired.request.tenant), now)
+                lane.turnouts.drop((expired.priority, expired.request.tenant))
                 up = any(node.state == "up" for node in lane.nodes)
                 self.climb.turn(expired, Outcome.EXPIRED if up else Outcome.UNAVAILABLE, now, actions)
             if self.knobs.preempt:
@@ -494,7 +517,7 @@ class Core:
 
     def _opening(self, lane: Lane, now: float) -> float:
         """When the next of the lane's nodes has room again; nodes late already are waited for by events, not by the clock."""
-        depth_s = self.knobs.depth_s
+        depth_s = self.depth_s
         if len(lane.nodes) > 64:
             return now + depth_s
         times = [time for node in lane.nodes for time in (*node.opens_at(depth_s), node.breaker.reopens)]
@@ -503,7 +526,7 @@ class Core:
     def _assign(self, lane: Lane, now: float, actions: list[Action], hint: Node | None) -> None:
         """Give waiting heads to nodes with room. A head that does best to wait for a node lays claim to it for this pass."""
         queue, knobs = lane.queue, self.knobs
-        if len(lane.nodes) <= 64 and not any(node.has_room(knobs.depth_s, now) for node in lane.nodes):
+        if len(lane.nodes) <= 64 and not any(node.may_take(self.depth_s, now) for node in lane.nodes):
             return
         if queue.looks_stale(now):
             queue.look(*self.admission.pace(lane, now))
@@ -527,17 +550,27 @@ class Core:
                     if not self._hold_back(flight, tokens, now):
                         break
                     least = tokens
-            elif now + choice.ready_s > flight.due:
+            elif (ready := now + (flight.own_s if flight.by_end else choice.ready_s)) > flight.due and self.way.may_open(flight, now):
+                skipped.append(flight)
+            elif ready > flight.due:
                 self._leave(flight)
                 self.admission.withdrawn(flight, now)
                 lane.pressure.withdrawn(now)
                 self.climb.turn(flight, Outcome.EXPIRED, now, actions)
             elif not choice.node.in_time(flight, now):
                 skipped.append(flight)
-            elif choice.node.has_room(knobs.depth_s, now, choice.uncached * choice.node.token_s) and (
+            elif (
+                (
+                    flight.by_end
+                    or (
+                        choice.node.has_room(self.depth_s, now, choice.uncached * choice.node.token_s)
+                        and choice.node.spares(flight, choice.uncached * choice.node.token_s, now)
+                    )
+                )
                 # Who was called back goes again when nothing is ahead of it, not to be in somebody's way at once.
-                not flight.recalls or choice.node.free_at <= now
+                and (not flight.recalls or choice.node.free_at <= now)
             ):
+                lane.turnouts.goes((flight.priority, flight.request.tenant), now)
                 self._leave(flight)
                 lane.drained(now)
                 if flight.account is not None:
@@ -608,6 +641,7 @@ class Core:
 
     def _knobs_set(self, event: KnobsSet, now: float, actions: list[Action]) -> None:
         self.knobs = self.admission.knobs = event.knobs
+        self._set_depth()
         for node in self.nodes:
             node.size_memory(event.knobs)
 
@@ -616,6 +650,8 @@ class Core:
 
     def _configure(self, config: Config, now: float = 0.0, actions: list[Action] | None = None) -> None:
         self.config = config
+        self.tightest_s = inf
+        self._set_depth()
         self.classify = Classifier(config.classes)
         self.ladders = Ladders(config)
         self.order: Order = find(ORDER, config.policy.order, "policy.order")

@@ -20,10 +20,14 @@ MAX_RUNNING = 256
 """Requests at once on a node that does not say how many it takes: vLLM's default `max_num_seqs`."""
 LATE_PREFILLS = 4
 """A node late with a first token is given no more than this many prompts."""
+IDLE_SHARE = 0.25
+"""With less than this share of what it may have at once, a node has next to nothing to do."""
 PACED = 0.75
 """A stream with less than this share of the time aimed at says nothing of how its node was paced."""
 WHOLE = 16
 """JSON answers that are counted before their rate is judged: few would often be fast by chance."""
+SLIPS, SLIP_LEARN = 4.0, 0.02
+"""As TCP's retransmission timer has it (RFC 6298): the mean and four deviations."""
 STALE_S = 5.0
 FROZEN = 10
 """After as many equal reports of a long queue in a row it is no longer believed."""
@@ -87,12 +91,15 @@ class Node:
         "running",
         "share",
         "shares_prefix",
+        "slip_mean_s",
+        "slip_over_s",
         "state",
         "steps",
         "token_s",
         "told",
         "tpot_s",
         "unmoved",
+        "urgent",
         "whole_began",
         "whole_count",
         "whole_tokens",
@@ -124,6 +131,8 @@ class Node:
         self.pending_tokens = self.prefilled_tokens = 0
         self.tpot_s = inf
         self.busy_until = self.free_at = -inf
+        self.slip_mean_s = self.slip_over_s = 0.0
+        """How much later than predicted first tokens come, and how much more than that where it is more: running means."""
         self.share = 1.0
         self.aim = AIM
         self.alone_s = self.crowd_s = 0.0
@@ -131,6 +140,8 @@ class Node:
         self.learn_pace()
         self._restart_whole(0.0)
         self.guarded = False
+        self.urgent: dict[int, Flight] = {}
+        """Streams with a deadline, of more than the lowest priority, whose first tokens are not out."""
         self.progress_at = -inf
         self.count = self.count_per_s = 0.0
         self.reported, self.reported_at = Signals(), -inf
@@ -187,6 +198,22 @@ class Node:
             return self.free_at <= now
         return self.free_at - depth_s <= now
 
+    def may_take(self, depth_s: float, now: float) -> bool:
+        """Whether there may be requests that it has room for."""
+        learned = self.concurrency
+        return self.has_room(depth_s, now) or (learned is not None and learned.rules and self.running < self.limit)
+
+    def spares(self, flight: Flight, own_s: float, now: float) -> bool:
+        """Whether one more prompt makes nobody late of those of higher priority that wait there for their first tokens: an engine
+        computes in one step what came before it began. What is owed to a floor goes all the same.
+        """
+        if not self.urgent or flight.lane.queue.floors.owes(flight.task.name, flight.priority):
+            return True
+        ahead_s = self.free_at - now
+        # The plan runs on while a step does; what has shown nothing yet may all be computed together.
+        after = now + (self.pending_s if self.pending_s > ahead_s else ahead_s) + own_s + self.base_s + self.slip_s
+        return not any(now < other.due < after and other.priority > flight.priority for other in self.urgent.values())
+
     def give(self, flight: Flight, tokens: int, now: float) -> None:
         """A request was forwarded to it, with `flight.uncached` and `tokens` of KV memory reserved."""
         # Prompts that wait together are computed together: what each costs beyond its tokens is paid once.
@@ -238,7 +265,20 @@ class Node:
             if not flight.request.stream:
                 memory.pool.began(flight, self.clock(flight.done_at))
 
+    @property
+    def slip_s(self) -> float:
+        """How much later than predicted a first token may come: a new prompt is not computed before the step in progress ends."""
+        return max(0.0, self.slip_mean_s + SLIPS * self.slip_over_s)
+
+    def slipped(self, late_s: float) -> None:
+        """A first token came so much later than predicted."""
+        over = late_s - self.slip_mean_s
+        self.slip_mean_s += SLIP_LEARN * over
+        self.slip_over_s += SLIP_LEARN * ((over if over > 0 else 0.0) - self.slip_over_s)
+
     def first_token(self, flight: Flight, now: float) -> None:
+        if not flight.recalls:
+            self.slipped(now - flight.ready_at)
         self.prefilled_tokens += flight.uncached
         self.prefill.first_token(flight.uncached, now)
         self.base_s, self.token_s = self.prefill.base_s, self.prefill.token_s
@@ -276,6 +316,7 @@ class Node:
             self.aim = min(AIM_MOST, self.aim * (1.0 + NARROW * MISSED / (1.0 - MISSED)))
 
     def _prefilled(self, flight: Flight, now: float) -> None:
+        self.urgent.pop(flight.request.id, None)
         self.prefilling -= 1
         self.pending_tokens -= flight.uncached
         self.pending_s = self.pending_s - flight.own_s if self.prefilling else 0.0
@@ -312,16 +353,23 @@ class Node:
             took_s = now - flight.forwarded
             learned.ended(self.running, took_s if took_s > 1e-4 else 1e-4, now)
             self.limit = learned.limit
-            self.answer_s = learned.base_s or learned.recent_s
-            self.beside_s = 0.5 * learned.recent_s / learned.limit
+            self.answer_s = 0.5 * (learned.base_s or learned.recent_s)
+            self.beside_s = 0.5 * learned.recent_s / max(1.0, min(learned.limit, learned.beside))
             return
         if self.limit < self.max_running:
             self.limit = min(self.limit + 1 / self.limit, self.max_running)
 
     def in_time(self, flight: Flight, now: float) -> bool:
-        """Whether an answer begun now is likely to be whole in time; always, where nothing is known of whole answers."""
+        """Whether an answer begun now is likely to be whole in time; always, where nothing is known of whole answers.
+
+        A node that has next to nothing to do is tried all the same: nobody would find out that it is better than it was.
+        """
         learned = self.concurrency
-        return learned is None or now + learned.time_s(self.running + 1) * flight.usual <= flight.ends
+        return (
+            learned is None
+            or self.running < IDLE_SHARE * self.limit
+            or now + learned.time_s(self.running + 1) * flight.usual <= flight.ends
+        )
 
     def said_busy(self, now: float) -> None:
         """It is full, and has already given the request back."""

@@ -48,6 +48,8 @@ class Flight(msgspec.Struct, eq=False):
     """When it can no longer be started in time, or has waited for longer than may be."""
     ends: float = inf
     """When its whole answer is due."""
+    by_end: bool = False
+    """Only its end counts: prefill is part of it, and how much a node has at once is what it is limited by."""
     usual: float = 0.0
     """A middle quantile of its class's answers' times, as a share of a node's mean; of nodes of which only ends are seen."""
     returns: bool = False
@@ -75,10 +77,14 @@ class Flight(msgspec.Struct, eq=False):
     node: Node | None = None
     uncached: int = 0
     forwarded: float = 0.0
+    ready_at: float = 0.0
+    """When its first token was predicted to come, as it was forwarded."""
     done_at: float = 0.0
     """When its prefill was predicted to be done, for answers whose first token cannot be seen."""
     first: float = -1.0
     attempt: int = 0
+    owed: bool = False
+    """It was sent because its class, or its priority, is owed a share: it is not called back."""
     recalls: int = 0
     """Times it was called back from a node."""
     twin: Flight | None = None

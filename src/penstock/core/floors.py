@@ -37,6 +37,17 @@ class Floors:
             if name in self.done:
                 self.done[name] = min(self.done[name], self._share(name) * self.total) + tokens
 
+    def returned(self, task: str, priority: int, tokens: float) -> None:
+        """What was dispatched was called back."""
+        self.total = max(0.0, self.total - tokens)
+        for name in (task, priority):
+            if name in self.done:
+                self.done[name] = max(0.0, self.done[name] - tokens)
+
+    def owes(self, task: str, priority: int) -> bool:
+        """Whether one of the two has had less than its share."""
+        return any(name in self.done and self.owed(name) > 0 for name in (task, priority))
+
     def begins(self, name: Name) -> None:
         """Its first request begins to wait."""
         self.done[name] = max(self.done.get(name, 0.0), self._share(name) * self.total)

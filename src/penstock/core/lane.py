@@ -14,6 +14,7 @@ from penstock.core.fleet import Node
 from penstock.core.pressure import Pressure
 from penstock.core.queue import Queue
 from penstock.core.returns import Returns
+from penstock.core.turnout import Turnouts
 from penstock.facts import LaneSnapshot
 
 ANY = "*"
@@ -23,17 +24,19 @@ ANY = "*"
 class Lane:
     __slots__ = (
         "alarm", "bands", "blocked", "claims", "drain", "drain_s", "drained_at", "model", "nodes", "pressure", "queue", "returns",
+        "turnouts",
     )  # fmt: skip
 
     def __init__(self, model: str, nodes: list[Node]) -> None:
         self.model, self.nodes = model, nodes
         self.queue = Queue()
-        self.bands = Bands()
-        """While there is one tenant."""
+        self.bands: dict[int, Bands] = {}
+        """By priority, while there is one tenant."""
         self.claims: dict[int, Claims] = {}
         """By priority, once there are several tenants."""
         self.pressure = Pressure()
         self.drain = Drain()
+        self.turnouts = Turnouts()
         self.returns = Returns()
         self.blocked = False
         """In the last pass no node had a slot or KV memory: the queue drains as answers end, not as prefills do."""

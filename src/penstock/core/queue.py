@@ -186,6 +186,10 @@ class Queue:
         if self.spread or self.floors.shares:
             self.floors.dispatched(flight.task.name, flight.priority, tokens, now)
 
+    def recalled(self, flight: Flight, tokens: float) -> None:
+        if self.spread or self.floors.shares:
+            self.floors.returned(flight.task.name, flight.priority, tokens)
+
     def promised_share(self, name: str) -> float:
         """Share of the work that floors promise to waiting classes other than `name`."""
         return sum(self.floors.shares[other] for other, band in self.floored.items() if other != name and band.work.count)

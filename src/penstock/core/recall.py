@@ -27,18 +27,22 @@ class Plan(msgspec.Struct, gc=False):
 
 def recallable(flight: Flight, than: int, most: int, now: float) -> bool:
     """Whether it may be called back for one of priority `than`."""
-    if flight.priority >= than or flight.recalls >= most or not flight.waits or flight.twin is not None:
+    if flight.priority >= than or flight.owed or flight.recalls >= most or not flight.waits or flight.twin is not None:
         return False
     return flight.first < 0 if flight.request.stream else flight.done_at > now
 
 
-def plan(flight: Flight, nodes: Sequence[Node], flights: Mapping[int, Flight], tokens: int, knobs: Knobs, now: float) -> Plan | None:
-    """The node on which the least has to be called back for `flight`, with `tokens` of KV memory, to begin in time there."""
+def plan(
+    flight: Flight, nodes: Sequence[Node], flights: Mapping[int, Flight], tokens: int, knobs: Knobs, now: float, slip: bool = False
+) -> Plan | None:
+    """The node on which the least has to be called back for `flight`, with `tokens` of KV memory, to begin in time there; with
+    `slip` even if first tokens come late.
+    """
     best: Plan | None = None
     for node in nodes:
         if not node.admits(now) or flight.tried & node.bit:
             continue
-        victims = _victims(flight, node, flights, tokens, knobs, now)
+        victims = _victims(flight, node, flights, tokens, knobs, now, node.slip_s if slip else 0.0)
         if victims and (best is None or _cost(victims) < _cost(best.victims)):
             best = Plan(node, victims)
     return best
@@ -60,9 +64,11 @@ def _candidates(flight: Flight, node: Node, flights: Mapping[int, Flight], knobs
     return [other for other in known if recallable(other, flight.priority, knobs.recalls, now)]
 
 
-def _victims(flight: Flight, node: Node, flights: Mapping[int, Flight], tokens: int, knobs: Knobs, now: float) -> list[Flight]:
+def _victims(
+    flight: Flight, node: Node, flights: Mapping[int, Flight], tokens: int, knobs: Knobs, now: float, slip_s: float
+) -> list[Flight]:
     """The fewest of the node's requests without which it could begin `flight` in time; none when there are not enough."""
-    left_s = flight.due - now - node.base_s - flight.own_s * (1.0 + knobs.margin)
+    left_s = flight.due - now - node.base_s - flight.own_s * (1.0 + knobs.margin) - slip_s
     if left_s < 0:
         return []
     wait_s, slots = node.free_at - now, node.limit - node.running

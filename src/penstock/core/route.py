@@ -25,6 +25,8 @@ from penstock.policy.views import Leader, Pick, Score
 
 ALL = 16
 HOLDERS = 4
+KEPT_SLOTS = 1 / 64
+"""Where slots are what is short: a node with fewer keeps none."""
 
 
 class Choice(msgspec.Struct, gc=False):
@@ -48,11 +50,13 @@ class Router:
         self.single: Score | None = self.scores[0][1] if len(self.scores) == 1 and self.scores[0][0] > 0 else None
         self.picker: Pick = find(PICK, policy.pick, "policy.pick")
         self.leader: Leader | None = None
-        self.tolerance = 0.0
         """Scores and picks in one, where the policies allow that."""
+        self.tolerance = 0.0
         if isinstance(self.picker, Best) and isinstance(self.single, Leader):
             self.leader, self.tolerance = self.single, self.picker.tolerance
         self.prefixes, self.rng = prefixes, rng
+        self.top, self.kept_slots = 0, 0.0
+        """The priority that the last slots of a node are kept for, once one with a deadline stands above others, and their share."""
 
     def candidates(self, nodes: Sequence[Node], holders: dict[int, int], sample: int, hint: Node | None) -> list[Node]:
         drawn = {node.index: node for node in self.rng.sample(nodes, min(sample, len(nodes)))}
@@ -86,7 +90,7 @@ class Router:
         among = nodes if len(nodes) <= ALL else self.candidates(nodes, holders or {}, knobs.sample, hint)
         able: Sequence[Node]
         cached: Sequence[int]
-        if holders or flight.tried:
+        if holders or flight.tried or flight.priority < self.top:
             able, cached = self._able(flight, among, holders, tokens, now)
         else:
             for node in among:
@@ -117,8 +121,9 @@ class Router:
         request = flight.request
         able, cached = [], []
         most, tried, hit = request.prompt_tokens - 1, flight.tried, 0
+        slots = 1.0 if flight.priority >= self.top else 1.0 - self.kept_slots
         for node in among:
-            if node.running >= node.limit or (node.guarded and not node.admits(now)) or (tried and tried & node.bit):
+            if node.running >= node.limit * slots or (node.guarded and not node.admits(now)) or (tried and tried & node.bit):
                 continue
             if holders:
                 hit = holders.get(node.index, 0) * BLOCK_TOKENS

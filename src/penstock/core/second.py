@@ -39,7 +39,7 @@ class Second:
             choice = self.core.router.choose(flight, others, tokens, self.core.knobs, now)
             if choice is None or now + choice.ready_s > flight.due:
                 continue
-            if not choice.node.has_room(self.core.knobs.depth_s, now, choice.uncached * choice.node.token_s):
+            if not choice.node.has_room(self.core.depth_s, now, choice.uncached * choice.node.token_s):
                 continue
             self.hedges.spare_tokens -= choice.kv_tokens
             twin = replace(flight, node=choice.node, uncached=choice.uncached, forwarded=now)

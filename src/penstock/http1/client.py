@@ -124,6 +124,9 @@ class Upstream:
         head: request line and header lines, each with its CRLF, without content-length, transfer-encoding and the empty line.
         """
         call = Call(head, body, receiver)
+        if self.closed:
+            self._loop.call_soon(call.fail, Failure.CONNECT, "the upstream was closed")
+            return call
         idle = self._idle
         while idle:
             line = idle.pop()
