@@ -201,7 +201,7 @@ class Core:
         """Start it on its lane's nodes, or have it wait for them where it may; else the outcome to refuse it with."""
         lane = flight.lane
         tokens = self._kv_tokens(flight)
-        choice = self.router.choose(flight, lane.nodes, tokens, self.knobs, now)
+        choice = self._choose(flight, tokens, now)
         self.admission.estimate(flight, choice)
         if self.fair or self.weighs:
             self._weigh(flight, now)
@@ -224,6 +224,13 @@ class Core:
             self.admission.withdrawn(flight, now)
             return Outcome.REFUSED_FULL
         return None
+
+    def _choose(self, flight: Flight, tokens: int, now: float, hint: Node | None = None) -> Choice | None:
+        leaves = self.admission.leaves(flight, now) if flight.lane.claims else 0
+        choice = self.router.choose(flight, flight.lane.nodes, tokens + leaves, self.knobs, now, hint)
+        if choice is not None:
+            choice.kv_tokens = tokens
+        return choice
 
     def _why(self, flight: Flight, now: float) -> tuple[float, float, float, float]:
         left_s = flight.due - now if flight.due < inf else -1.0
@@ -511,7 +518,7 @@ class Core:
         while len(skipped) < knobs.scan and (flight := queue.pop()) is not None:
             tokens = self._kv_tokens(flight)
             tried = tokens < least or flight.claim is not None
-            choice = self.router.choose(flight, lane.nodes, tokens, knobs, now, hint) if tried else None
+            choice = self._choose(flight, tokens, now, hint) if tried else None
             if choice is None and self.router.kept(flight, lane.nodes, knobs.kept_busy):
                 queue.pass_over(flight)
                 skipped.append(flight)
