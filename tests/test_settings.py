@@ -133,6 +133,8 @@ def test_the_admin_listener_keeps_its_port_when_only_its_host_is_given() -> None
         ("policy: {pick: nowhere:Class}", "policy.pick: cannot load policy 'nowhere:Class'"),
         ("policy:\n  score:\n    latency: -1", "penstock.yaml:3: policy.score.latency: expected a weight of at least 0, got -1"),
         ("policy: {score: {latency: 0}}", "policy.score: give at least one score a weight above 0"),
+        ("tickets: {path: /}", "penstock.yaml:1: tickets.path: / is a folder; name a file in it"),
+        ("tickets: {path: ''}", "penstock.yaml:1: tickets.path: names no file; leave it out for the usual place"),
         ("policy: {score: {}}", "policy.score: give at least one score a weight above 0"),
         ("listen: 0.0.0.0:80", "penstock.yaml:1: listen"),
         ("admin: 0.0.0.0:80", "penstock.yaml:1: admin"),

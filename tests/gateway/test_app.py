@@ -71,6 +71,31 @@ def test_models_are_listed_with_their_aliases() -> None:
     run(test)
 
 
+def test_one_model_is_shown_by_its_name_or_alias() -> None:
+    async def test() -> None:
+        async with world(config=Config(aliases={"gpt-4o": MODEL, "ghost": "elsewhere"})) as w:
+            listed = (await get(w.port, "/v1/models")).json["data"]
+            for one in listed:
+                assert (await get(w.port, f"/v1/models/{one['id']}")).json == one
+                assert (await get(w.port, f"/models/{one['id']}")).status == 200
+            for name in ("ghost", "gpt-9", "a%20b"):
+                got = await get(w.port, f"/v1/models/{name}")
+                assert (got.status, got.error["code"], got.error["param"]) == (404, "model_not_found", "model")
+            got = await get(w.port, f"/v1/models/{MODEL}", "DELETE")
+            assert (got.status, got.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
+
+    run(test)
+
+
+def test_a_model_whose_name_has_slashes_is_shown_under_its_plain_path() -> None:
+    async def test() -> None:
+        async with world(config=Config(aliases={"deepseek-ai/DeepSeek V3": MODEL})) as w:
+            for path in ("/v1/models/deepseek-ai/DeepSeek%20V3", "/models/deepseek-ai/DeepSeek%20V3"):
+                assert (await get(w.port, path)).json["id"] == "deepseek-ai/DeepSeek V3"
+
+    run(test)
+
+
 def test_health_is_the_process_and_ready_is_the_fleet() -> None:
     async def test() -> None:
         async with world(config=Config(probe_s=0.02)) as w:

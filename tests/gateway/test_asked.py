@@ -190,6 +190,16 @@ def test_a_ladder_is_passed_on_and_a_rung_that_is_none_refused() -> None:
     run(test)
 
 
+def test_what_may_be_asked_of_the_cache_is_one_word() -> None:
+    async def test() -> None:
+        async with world() as w:
+            assert (await ask(w.port, BODY, headers={"x-penstock-cache": "sampled"})).status == 200
+            got = await ask(w.port, BODY, headers={"x-penstock-cache": "no-store"})
+            assert refusal(got) == (400, "invalid_value", "x-penstock-cache")
+
+    run(test)
+
+
 def test_the_journal_holds_what_rules_read_and_replays_to_the_same_actions(tmp_path: Path) -> None:
     async def test() -> None:
         async with world(config=KEYED, journal=tmp_path) as w:

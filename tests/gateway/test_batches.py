@@ -181,6 +181,42 @@ def test_a_batch_that_cannot_be_is_refused(more: dict[str, Any], param: str) -> 
     with_client(test)
 
 
+def test_a_file_that_begins_with_a_byte_order_mark_and_ends_its_lines_as_windows_does_is_read() -> None:
+    async def test(w: World, c: Any) -> None:
+        batch = await ended(c, (await made(c, b"\xef\xbb\xbf" + jsonl(line(1), line(2)).replace(b"\n", b"\r\n"))).id)
+        assert (batch.status, batch.request_counts.total) == ("completed", 2), batch.errors
+        batch = await ended(c, (await made(c, jsonl(line(1)) + b"\n\xef\xbb\xbf" + jsonl(line(2)))).id)
+        assert (batch.status, batch.errors.data[0].code) == ("failed", "invalid_json_line")
+
+    with_client(test)
+
+
+def test_what_a_batch_wrote_is_no_input_of_another() -> None:
+    async def test(w: World, c: Any) -> None:
+        batch = await ended(c, (await made(c, jsonl(line(1)))).id)
+        with pytest.raises(openai.BadRequestError, match="purpose"):
+            await c.batches.create(input_file_id=batch.output_file_id, endpoint=CHAT, completion_window="24h")
+
+    with_client(test)
+
+
+def test_a_batch_is_made_once_however_often_its_maker_repeats_itself() -> None:
+    async def test(w: World, c: Any) -> None:
+        file = await c.files.create(file=("in.jsonl", jsonl(line(1))), purpose="batch")
+        make = {"input_file_id": file.id, "endpoint": CHAT, "completion_window": "24h", "extra_headers": {"Idempotency-Key": "nightly"}}
+        made = await asyncio.gather(*(c.batches.create(**make) for _ in range(5)))
+        made.append(await c.batches.create(**make))
+        assert {one.id for one in made} == {one.id for one in (await c.batches.list()).data}
+        with pytest.raises(openai.UnprocessableEntityError, match="new key"):
+            await c.batches.create(**make, metadata={"run": "2"})
+        again = await ask(w.port, {"input_file_id": "none"}, "/v1/batches", headers={"idempotency-key": "bad"})
+        assert (again.status, again.error["param"]) == (400, "endpoint")
+        assert (await ask(w.port, {}, "/v1/batches", headers={"idempotency-key": ""})).error["code"] == "invalid_idempotency_key"
+        assert len((await c.batches.list()).data) == 1
+
+    with_client(test)
+
+
 def test_a_batch_of_no_file_is_refused() -> None:
     async def test(w: World, c: Any) -> None:
         with pytest.raises(openai.NotFoundError):
@@ -273,7 +309,19 @@ def test_batches_and_files_are_listed_a_page_at_a_time() -> None:
         assert [one.id async for one in c.files.list(limit=2, purpose="batch", order="asc")] == inputs
         for path in ("/v1/files?limit=0", "/v1/files?limit=x", "/v1/files?order=up", "/v1/batches?limit=-1", "/v1/files?" + "a=b&" * 20):
             assert (await get(w.port, path)).status == 400
-        assert (await get(w.port, "/v1/batches?after=none")).json["data"] == []
+        many = await get(w.port, "/v1/batches?limit=99999999999999999999")
+        assert [one["id"] for one in many.json["data"]] == batches[::-1]
+
+    with_client(test)
+
+
+def test_a_page_after_what_is_not_there_is_refused_since_it_would_look_like_the_last() -> None:
+    async def test(w: World, c: Any) -> None:
+        batch = await made(c, jsonl(line(0)))
+        for path in ("/v1/batches?after=none", f"/v1/files?after={batch.id}", f"/v1/batches?after={batch.input_file_id}"):
+            got = await get(w.port, path)
+            assert (got.status, got.error["code"], got.error["param"]) == (400, "invalid_value", "after")
+        assert (await get(w.port, f"/v1/batches?after={batch.id}")).json["data"] == []
 
     with_client(test)
 
@@ -423,6 +471,41 @@ def test_a_form_that_is_wrong_is_refused(body: bytes, kind: str, status: int, co
         assert (await c.files.list()).data == []
 
     with_client(test, config=Config(tickets=Tickets(file_bytes=1_000)))
+
+
+def test_a_malformed_form_is_told_to_its_sender_and_not_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async def test(w: World, c: Any) -> None:
+        for kind in ("multipart/form-data; boundary=y", "multipart/form-data; boundary=x"):
+            await upload(w, form(PURPOSE, file()) + b"more" * 100, kind)
+        assert not [record for record in caplog.records if record.name.startswith("python_multipart")]
+
+    with_client(test)
+
+
+def test_a_file_without_a_name_is_told_what_it_lacks() -> None:
+    async def test(w: World, c: Any) -> None:
+        got = await upload(w, form(PURPOSE, ("content-disposition: form-data; name=file", b"{}")))
+        assert (got.status, got.error["param"]) == (400, "file")
+        assert "filename" in got.error["message"]
+
+    with_client(test)
+
+
+def test_a_file_goes_as_early_as_its_sender_asks_and_no_later_than_all_do() -> None:
+    async def test(w: World, c: Any) -> None:
+        for asked, kept in ((3_600, 3_600), (2_592_000, 86_400)):
+            got = await c.files.create(file=("in.jsonl", b"{}"), purpose="batch", expires_after={"anchor": "created_at", "seconds": asked})
+            assert got.expires_at - got.created_at == kept
+        for wrong in (
+            {"anchor": "now", "seconds": 3_600},
+            {"anchor": "created_at", "seconds": 5},
+            {"anchor": "created_at"},
+            {"seconds": 3_600},
+        ):
+            with pytest.raises(openai.BadRequestError, match="expires_after"):
+                await c.files.create(file=("in.jsonl", b"{}"), purpose="batch", expires_after=wrong)
+
+    with_client(test)
 
 
 def test_a_file_may_be_larger_than_a_call_for_whose_key_is_good(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,6 +50,11 @@ def test_in_a_stream_it_is_an_event_that_clients_raise_on() -> None:
     assert (error["code"], error["retry_after_ms"]) == ("expired", 1500)
 
 
+def test_what_may_not_wait_is_not_told_that_a_queue_is_full() -> None:
+    error = msgspec.json.decode(Refusal(Reject(1, Outcome.REFUSED_FULL, 0.5)).body())["error"]
+    assert error["reason"] == "no engine is free, and it may not wait: its ladder has no such rung, or the queue is full"
+
+
 def test_a_reject_without_numbers_is_still_whole() -> None:
     error = msgspec.json.decode(Refusal(Reject(1, Outcome.UNAVAILABLE, 0.5)).body())["error"]
     assert (error["retry_after_ms"], error["eta_ms"]) == (500, 500)

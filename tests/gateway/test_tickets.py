@@ -30,7 +30,7 @@ from tests.gateway.world import (
     world,
 )
 
-from penstock.config import Class, Config, Hold, Key, KeyLimit, Limits, Tickets, When
+from penstock.config import Class, Config, Hold, Key, KeyLimit, Limits, Rung, Tickets, When
 from penstock.gateway import tickets
 
 ASYNC = {"prefer": "respond-async"}
@@ -622,5 +622,95 @@ def test_a_stream_that_was_committed_is_told_of_its_ticket_in_an_error_event() -
             assert error["code"] == "ticket"
             gate.set()
             assert (await _end(w, error["ticket"]["id"]))["status"] == "completed"
+
+    run(test)
+
+
+TO_TICKETS = Config(classes=(Class(name="all", ladder=(Rung.TICKET,)),))
+ONCE = {"idempotency-key": "once"}
+
+
+@pytest.mark.parametrize("body", [BODY, STREAM], ids=["json", "stream"])
+def test_repeats_of_a_call_that_became_a_ticket_get_that_ticket(body: dict[str, Any]) -> None:
+    gate = asyncio.Event()
+
+    async def test() -> None:
+        async with world(_gated(gate), config=TO_TICKETS, max_running=1) as w, Caller(w.port) as running:
+            running.send(_words(1))
+            await until(lambda: w.asked)
+            got = await asyncio.gather(*(ask(w.port, body, headers=ONCE) for _ in range(3)))
+            got.append(await ask(w.port, body, headers=ONCE))
+            assert {(one.status, one.headers["x-penstock-served-by"]) for one in got} == {(202, "ticket")}
+            assert len({one.json["id"] for one in got}) == 1
+            assert [one.headers.get("idempotent-replayed") for one in got].count("true") == 3
+            gate.set()
+            assert (await _end(w, got[0].json["id"]))["status"] == "completed"
+            assert len(w.asked) == 2
+
+    run(test)
+
+
+def test_a_call_that_could_become_no_ticket_may_be_repeated() -> None:
+    gate = asyncio.Event()
+    config = Config(classes=TO_TICKETS.classes, tickets=Tickets(most=1))
+
+    async def test() -> None:
+        async with world(_gated(gate), config=config, max_running=1) as w, Caller(w.port) as running:
+            running.send(_words(1))
+            await until(lambda: w.asked)
+            first = await ask(w.port, _words(2))
+            for _ in range(2):
+                assert (await ask(w.port, BODY, headers=ONCE)).status == 503
+            await get(w.port, f"/v1/tickets/{first.json['id']}", "DELETE")
+            assert (await ask(w.port, BODY, headers=ONCE)).status == 202
+            gate.set()
+
+    run(test)
+
+
+def test_a_committed_stream_that_became_a_ticket_is_repeated_and_one_that_could_not_is_not() -> None:
+    gate = asyncio.Event()
+    classes = (Class(name="all", total_ms=400.0, ladder=(Rung.WAIT, Rung.TICKET)),)
+    config = Config(classes=classes, hold=Hold(quiet_s=0.02, interval_s=0.02), tickets=Tickets(most=1))
+
+    async def test() -> None:
+        async with world(_gated(gate), config=config, max_running=1) as w, Caller(w.port) as running:
+            running.send(_words(1))
+            await until(lambda: w.asked)
+
+            async def told(**headers: str) -> dict[str, Any]:
+                got = await ask(w.port, STREAM, headers=headers)
+                return Answer(got.status, {}, got.events[-1], True).error if got.events else got.error
+
+            first = await _ticket(w, _words(2))
+            assert {(await told(**ONCE))["code"] for _ in range(2)} == {"too_many_tickets"}
+            await get(w.port, f"/v1/tickets/{first['id']}", "DELETE")
+            became, again = [await told(**ONCE) for _ in range(2)]
+            assert became["code"] == "ticket"
+            assert again["ticket"]["id"] == became["ticket"]["id"]
+            gate.set()
+
+    run(test)
+
+
+def test_a_call_that_became_a_ticket_is_one_request_of_its_key() -> None:
+    gate = asyncio.Event()
+    key = Key(name="desk", sha256=sha256(b"sk-desk").hexdigest(), limits=(KeyLimit(requests=9),))
+    plain = Key(name="lab", sha256=sha256(b"sk-lab").hexdigest())
+
+    async def test() -> None:
+        config = Config(classes=TO_TICKETS.classes, keys=(key, plain))
+        async with world(_gated(gate), config=config, max_running=1) as w, Caller(w.port) as running:
+            desk, lab = ({"authorization": f"Bearer sk-{name}"} for name in ("desk", "lab"))
+            running.send(_words(1), headers=desk)
+            await until(lambda: w.asked)
+            tickets = [(await ask(w.port, BODY, headers=own)).json["id"] for own in (desk, lab)]
+            assert [one.requests for one in w.gateway.key_use()] == [0, 0]
+            gate.set()
+            for id, own in zip(tickets, (desk, lab), strict=True):
+                assert (await _end(w, id, **own))["status"] == "completed"
+            await until(lambda: not any(one.running for one in w.gateway.key_use()))
+            assert [one.requests for one in w.gateway.key_use()] == [2, 1]
+            assert w.gateway.key_use()[0].windows[0].used == 2
 
     run(test)

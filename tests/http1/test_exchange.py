@@ -67,6 +67,7 @@ CASES: dict[str, tuple[bytes, Callable[[Exchange], None], bytes, bool]] = {
     "streamed, 1.0 kept": (OLD_KEPT, streamed, OK + b"connection: close\r\n\r\nhello there", True),
     "streamed, HEAD": (HEAD, streamed, OK + b"\r\n", False),
     "counted": (GET, counted, OK + b"content-length: 5\r\n\r\nhello", False),
+    "counted, HEAD": (HEAD, counted, OK + b"content-length: 5\r\n\r\n", False),
     "last bytes with the end": (GET, ended, OK + b"transfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n", False),
     "no content": (GET, lambda exchange: exchange.respond(204, b"", b""), b"HTTP/1.1 204 No Content\r\n\r\n", False),
     "unknown status": (GET, lambda exchange: exchange.respond(599, b"", b""), b"HTTP/1.1 599 Status\r\ncontent-length: 0\r\n\r\n", False),

@@ -7,6 +7,7 @@ import re
 import time
 from itertools import count
 from typing import TYPE_CHECKING, cast
+from urllib.parse import unquote
 
 import msgspec
 
@@ -40,7 +41,11 @@ CALLS = {
     "/beta/completions": Route.COMPLETIONS,
 }
 PAGES = {"/v1/models": "_models", "/models": "_models", "/health": "_health", "/ready": "_ready"}
+MODEL_PAGES = ("/v1/models/", "/models/")
+"""One model's name follows, slashes and all."""
 
+NO_KEY = "No accepted API key was given. Send one as: Authorization: Bearer KEY"
+NAME_SHOWN = 80
 NAMES_SHOWN = 8
 """Models that the error for an unknown one lists."""
 
@@ -128,7 +133,7 @@ class App:
                 self._check_origin(origin)
             tenant = self._keys.tenant(headers.get("authorization"))
             if tenant is None:
-                raise CallError(401, "invalid_api_key", "No accepted API key was given. Send one as: Authorization: Bearer KEY")
+                raise CallError(401, "invalid_api_key", NO_KEY)
             known = Known(self._keys.version, route, tenant, self._form.read(headers, tenant))
         except CallError as error:
             self._turn_away(exchange, head if tenant is None else head + self._left(tenant), error)
@@ -207,7 +212,7 @@ class App:
             self._check_origin(origin)
         tenant = self._keys.tenant(exchange.headers.get("authorization"))
         if tenant is None:
-            raise CallError(401, "invalid_api_key", "No accepted API key was given. Send one as: Authorization: Bearer KEY")
+            raise CallError(401, "invalid_api_key", NO_KEY)
         return tenant
 
     def asked(self, exchange: Exchange, tenant: Tenant) -> Asked:
@@ -225,7 +230,7 @@ class App:
     # --- everything but calls
 
     def _page(self, exchange: Exchange, head: bytes) -> None:
-        page = PAGES.get(exchange.path)
+        page = "_model" if exchange.path.startswith(MODEL_PAGES) else PAGES.get(exchange.path)
         if page is None and exchange.path not in CALLS:
             if self.jobs is not None and self.jobs.page(exchange, head):
                 return
@@ -241,10 +246,23 @@ class App:
             getattr(self, page)(exchange, head)
 
     def _models(self, exchange: Exchange, head: bytes) -> None:
-        if self._keys.tenant(exchange.headers.get("authorization")) is None:
-            self.refuse(exchange, head, CallError(401, "invalid_api_key", "No accepted API key was given."))
+        if self._let_in(exchange, head):
+            exchange.respond(200, JSON + head, openai.models(self._names()))
+
+    def _model(self, exchange: Exchange, head: bytes) -> None:
+        if not self._let_in(exchange, head):
             return
-        exchange.respond(200, JSON + head, openai.models(self._names()))
+        name = unquote(exchange.path.partition("/models/")[2])
+        if name in self._names():
+            exchange.respond(200, JSON + head, openai.model(name))
+        else:
+            self.refuse(exchange, head, CallError(404, "model_not_found", self._unknown(name[:NAME_SHOWN]), field="model"))
+
+    def _let_in(self, exchange: Exchange, head: bytes) -> bool:
+        known = self.knows(exchange.headers.get("authorization"))
+        if not known:
+            self.refuse(exchange, head, CallError(401, "invalid_api_key", NO_KEY))
+        return known
 
     def _names(self) -> list[str]:
         names = self.core.models()

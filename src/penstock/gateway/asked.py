@@ -14,7 +14,9 @@ from penstock.facts import Request, Route
 from penstock.gateway.auth import Tenant
 from penstock.wire import openai
 
-CLASS, LADDER, RETRY = "x-penstock-class", "x-penstock-ladder", "x-stainless-retry-count"
+CLASS, LADDER, CACHE, RETRY = "x-penstock-class", "x-penstock-ladder", "x-penstock-cache", "x-stainless-retry-count"
+SAMPLED = "sampled"
+"""The one thing that may be asked of the cache."""
 SHOWN = 16
 """Names that an error lists."""
 RUNGS = frozenset(map(str, Rung))
@@ -44,6 +46,8 @@ class Form:
     def read(self, headers: Mapping[str, str], tenant: Tenant) -> Asked:
         """From a head's fields, named in lower case. Raises CallError for what there is not, or what `tenant` may not ask."""
         task, ladder = headers.get(CLASS), headers.get(LADDER)
+        if headers.get(CACHE, SAMPLED) != SAMPLED:
+            raise CallError(400, "invalid_value", f"{CACHE!r} may only be {SAMPLED}; leave it out otherwise.", field=CACHE)
         retry = headers.get(RETRY)
         if task is None and ladder is None and retry is None and not self.headers:
             return NOTHING

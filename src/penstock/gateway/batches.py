@@ -23,7 +23,7 @@ from penstock.errors import CallError
 from penstock.gateway import records
 from penstock.gateway.auth import Tenant
 from penstock.gateway.batch import METADATA, METADATA_KEY, METADATA_VALUE, WINDOWS, Batch, Live, Wanted
-from penstock.gateway.files import Answer, Files, limit_of, page, parameters
+from penstock.gateway.files import PURPOSE, Answer, Files, limit_of, no_such_cursor, page, parameters
 from penstock.gateway.job import Job, job_of, new_id
 from penstock.gateway.records import FileRow, JobRow
 from penstock.gateway.tickets import Tickets
@@ -87,6 +87,9 @@ class Batches:
         if len(self.live) >= LIVE:
             raise CallError(503, "too_many_batches", f"{LIVE} batches have not ended; try again when some have.")
         file = await self.files.find(tenant.name, wanted.input_file_id)
+        if file.purpose != PURPOSE:
+            message = f"'input_file_id' must be a file of the purpose {PURPOSE!r}; this one is of {file.purpose!r}."
+            raise CallError(400, "invalid_value", message, field="input_file_id")
         now = int(time.time())
         batch = Batch(
             id=new_id("batch_"),
@@ -101,6 +104,9 @@ class Batches:
         await self._save(live)
         self.live[batch.id] = live
         self._spawn(self._validate(live))
+        if exchange.closed:
+            # Its caller left before the id was told, and will make another.
+            await self.cancel(exchange, head, tenant, batch.id)
         return 200, b"", msgspec.json.encode(batch)
 
     async def show(self, exchange: Exchange, head: bytes, tenant: Tenant, id: str) -> Answer:
@@ -110,6 +116,8 @@ class Batches:
         query = parameters(exchange.query)
         limit = limit_of(query)
         rows = await self.store.run(partial(records.list_batches, tenant=tenant.name, after=query.get("after"), limit=limit))
+        if rows is None:
+            raise no_such_cursor()
         shown = [self._current(_BATCH.decode(row)) for row in rows]
         return 200, b"", page([msgspec.to_builtins(batch) for batch in shown], limit)
 

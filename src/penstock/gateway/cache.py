@@ -17,6 +17,7 @@ import msgspec
 
 from penstock import config
 from penstock.facts import Route
+from penstock.gateway.asked import CACHE, SAMPLED
 from penstock.wire import openai, sse
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ ENTRY_BYTES = 512
 """What an answer takes beside its bytes."""
 SHARE = 8
 """An answer of more than this part of the cache is not kept."""
-RUNG, SAMPLED = "cache", "sampled"
+RUNG = "cache"
 ENDS = frozenset({"stop", "length", "tool_calls", "function_call"})
 """Finish reasons of complete answers."""
 
@@ -118,7 +119,7 @@ class Cache:
         return digest.digest()
 
     def _sampled_too(self, call: Call) -> bool:
-        return self.settings.sampled or call.exchange.headers.get("x-penstock-cache") == SAMPLED
+        return self.settings.sampled or call.exchange.headers.get(CACHE) == SAMPLED
 
 
 class Keep:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import ssl
 from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
@@ -23,6 +24,7 @@ def check(config: Config, environ: Mapping[str, str]) -> None:
     _unique((key.sha256 for key in config.keys), "keys", "sha256")
     _unique((key.env for key in config.keys), "keys", "env")
     _check_limits(config)
+    _check_store(config.tickets.path)
     _check_nodes(config, environ)
     _check_names(config)
     matrix.check(config)
@@ -96,6 +98,15 @@ def _check_limits(config: Config) -> None:
             if (kind, limit.window_s) in seen:
                 raise ConfigError(f"the same {kind} and window_s as limits[{seen[kind, limit.window_s]}]; keep one", key=place)
             seen[kind, limit.window_s] = index
+
+
+def _check_store(path: str | None) -> None:
+    if path is None:
+        return
+    if not path.strip():
+        raise ConfigError("names no file; leave it out for the usual place", key="tickets.path")
+    if os.path.isdir(os.path.expanduser(path)):
+        raise ConfigError(f"{path} is a folder; name a file in it", key="tickets.path")
 
 
 # --- nodes, pools, models --------------------------------------------------------------------------------------------

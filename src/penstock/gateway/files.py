@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Iterable
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
@@ -27,6 +29,8 @@ PIECE_BYTES = 1_048_576
 PAGE, PAGE_MOST = 100, 1_000
 """Files and batches listed at a time, by default and at most."""
 PURPOSE = "batch"
+EXPIRES_S = 3_600, 2_592_000
+"""What `expires_after` may ask for: OpenAI's own bounds."""
 
 Answer = tuple[int, bytes, bytes]
 
@@ -48,13 +52,14 @@ class Files:
         if purpose != PURPOSE:
             raise CallError(400, "invalid_value", f"'purpose' must be '{PURPOSE}': only files of batches are kept.", field="purpose")
         if form.name is None:
-            raise CallError(400, "missing_required_parameter", "'file' is missing: it must be the JSONL file.", field="file")
+            message = "'file' is missing: it must be a part of the form with a filename, the JSONL file."
+            raise CallError(400, "missing_required_parameter", message, field="file")
         size = sum(map(len, form.pieces))
         if size > self._most_bytes:
             raise CallError(413, "file_too_large", f"The file is larger than {self._most_bytes} bytes (tickets.file_bytes).", field="file")
         if not size:
             raise CallError(400, "empty_file", "The file is empty.", field="file")
-        row = await self.begin(tenant.name, form.name, PURPOSE)
+        row = await self.begin(tenant.name, form.name, PURPOSE, _kept_s(form.fields))
         try:
             for piece in _pieces(form.pieces):
                 await self.store.run(partial(self._append, id=row.id, data=piece))
@@ -65,9 +70,9 @@ class Files:
         row.bytes = size
         return 200, b"", msgspec.json.encode(_shown(row))
 
-    async def begin(self, tenant: str, name: str, purpose: str) -> FileRow:
+    async def begin(self, tenant: str, name: str, purpose: str, keep_s: float = inf) -> FileRow:
         now = time.time()
-        row = FileRow(new_id("file-"), tenant, name, purpose, 0, now, now + self.keep_s)
+        row = FileRow(new_id("file-"), tenant, name, purpose, 0, now, now + min(keep_s, self.keep_s))
         await self.store.run(partial(records.begin_file, row=row))
         return row
 
@@ -90,6 +95,8 @@ class Files:
                 rising=query.get("order") == "asc",
             )
         )
+        if rows is None:
+            raise no_such_cursor()
         return 200, b"", page([_shown(row) for row in rows], limit)
 
     async def show(self, exchange: Exchange, head: bytes, tenant: Tenant, id: str) -> Answer:
@@ -153,6 +160,23 @@ def _shown(row: FileRow) -> dict[str, Any]:
     }
 
 
+def _kept_s(fields: dict[str, str]) -> float:
+    """What a form asks for with OpenAI's `expires_after`. Raises CallError."""
+    anchor, seconds = fields.get("expires_after[anchor]"), fields.get("expires_after[seconds]")
+    if anchor is None and seconds is None:
+        return inf
+    few, most = EXPIRES_S
+    if anchor != "created_at" or seconds is None or not re.fullmatch("[0-9]{1,8}", seconds) or not few <= int(seconds) <= most:
+        message = f"'expires_after' needs the anchor created_at, and seconds from {few} to {most}."
+        raise CallError(400, "invalid_value", message, field="expires_after")
+    return float(seconds)
+
+
+def no_such_cursor() -> CallError:
+    """An empty page would be taken for the end of the list."""
+    return CallError(400, "invalid_value", "'after' must be the id of one that is listed; it may have been deleted.", field="after")
+
+
 def parameters(query: str) -> dict[str, str]:
     try:
         return {name: values[-1] for name, values in parse_qs(query, max_num_fields=16).items()} if query else {}
@@ -162,9 +186,9 @@ def parameters(query: str) -> dict[str, str]:
 
 def limit_of(query: dict[str, str]) -> int:
     text = query.get("limit", str(PAGE))
-    if not text.isascii() or not text.isdigit() or len(text) > 6 or int(text) < 1:
+    if not re.fullmatch("0*[1-9][0-9]*", text):
         raise CallError(400, "invalid_value", "'limit' must be a whole number, 1 or more.", field="limit")
-    return min(int(text), PAGE_MOST)
+    return min(int(text), PAGE_MOST) if len(text) < 10 else PAGE_MOST
 
 
 def page(shown: list[dict[str, Any]], limit: int) -> bytes:

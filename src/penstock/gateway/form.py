@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 
 from python_multipart.exceptions import MultipartParseError
@@ -13,6 +14,8 @@ from penstock.errors import CallError
 SLICE_BYTES = 262_144
 """Parsed in one go: below a millisecond."""
 FIELDS, FIELD_BYTES = 32, 8_192
+# What is malformed is told to its sender; the parser would write a line of the log about each.
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 _SAFE_NAME = re.compile(r"[^\x20-\x7e\xa0-\U0010ffff]|[/\\]")
 
 

@@ -20,7 +20,6 @@ import msgspec
 from penstock.config import Idempotency
 from penstock.errors import CallError
 from penstock.events import Finished, Reject
-from penstock.facts import Route
 from penstock.gateway.claim import Claim
 from penstock.http1 import Exchange
 
@@ -71,7 +70,7 @@ class Repeats:
         self.bytes = 0
         self.counts = dict.fromkeys(("replayed", "joined", "refused"), 0)
 
-    def answer(self, exchange: Exchange, route: Route, name: Name, head: bytes) -> bytes | None:
+    def answer(self, exchange: Exchange, route: str, name: Name, head: bytes) -> bytes | None:
         """Answer a repeat, now or when the first is; None when it was one. Else the digest of a first call, for `share`.
 
         Raises CallError for a key that is none, or that came with another body.

@@ -12,14 +12,15 @@ import msgspec
 
 from penstock.config import Config
 from penstock.errors import CallError
-from penstock.events import Finished
-from penstock.facts import Route
+from penstock.events import Finished, Reject
+from penstock.facts import Outcome, Route
 from penstock.gateway import records
 from penstock.gateway.asked import Asked
 from penstock.gateway.auth import Tenant
 from penstock.gateway.batches import Batches
+from penstock.gateway.claim import Claim
 from penstock.gateway.files import Files, parameters
-from penstock.gateway.idempotency import Shared
+from penstock.gateway.idempotency import Ending, Shared
 from penstock.gateway.job import Job
 from penstock.gateway.records import JobRow
 from penstock.gateway.tickets import Origin, Tickets
@@ -38,6 +39,9 @@ LONGEST_WAIT_S = 60.0
 """Of a GET with `wait`: load balancers cut at 60 s of silence."""
 END_WAIT_S = 20.0
 """How long a caller who cancels waits for the disk."""
+MADE_ONCE = ("/v1/batches", "/batches")
+"""Where a POST with an `Idempotency-Key` is run once. A form is never the same twice: its boundary is drawn."""
+NO_CALL = 0
 RETRY_LEAST_S, RETRY_MOST_S = 1, 60
 """When to ask again for a ticket that has not ended."""
 
@@ -92,12 +96,20 @@ class Jobs:
             head += b"allow: %b, OPTIONS\r\n" % allowed.encode()
             app.refuse(exchange, head, CallError(405, "method_not_allowed", f"Use {allowed} for {exchange.path[:80]}."))
             return
+        shared = None
         try:
             tenant = app.admit(exchange)
+            key = exchange.headers.get("idempotency-key")
+            if key is not None and method == "POST" and exchange.path in MADE_ONCE:
+                name = (tenant.name, key)
+                digest = app.repeats.answer(exchange, "batches", name, head)
+                if digest is None:
+                    return
+                exchange = shared = app.repeats.share(exchange, name, digest, NO_CALL, head)
         except CallError as error:
             app.refuse(exchange, head, error)
             return
-        self._spawn(exchange, head, page(exchange, head, tenant, id))
+        self._spawn(exchange, head, page(exchange, head, tenant, id), shared)
 
     def body_bytes(self, method: str, path: str, authorization: str | None) -> int:
         """The largest body that a request may have: files are larger than calls, for callers whose key is good."""
@@ -156,7 +168,12 @@ class Jobs:
             # Committed as an answer by newlines that kept it alive: a ticket would be taken for one.
             exchange.abort()
         else:
-            self._spawn(exchange, call.head, self._taken(exchange, call))
+            shared, claim = _claims(call)
+            if claim is not None:
+                # Its ticket is charged for what it uses, when it runs.
+                claim.end(call, Reject(call.id, Outcome.UNAVAILABLE, 0.0))
+            call.claim = None
+            self._spawn(exchange, call.head, self._taken(exchange, call), shared)
 
     async def _taken(self, exchange: Exchange, call: Call) -> Answer | None:
         try:
@@ -169,6 +186,9 @@ class Jobs:
             if not exchange.started:
                 raise
             exchange.end(sse.error_event(error.status, error.code, error.message, RETRY_S * 1000))
+            if isinstance(exchange, Shared):
+                # Its repeats may fare better.
+                exchange.complete = False
             return None
         if not exchange.started:
             return answer
@@ -239,6 +259,12 @@ class Jobs:
         for task in list(self._tasks):
             task.cancel()
         await self.tickets.store.close()
+
+
+def _claims(call: Call) -> tuple[Shared | None, Claim | None]:
+    """The exchange that repeats of a call may join, which ends with its ticket's answer and not with the call; and its key's claim."""
+    claim = call.claim
+    return (claim.shared, claim.claim) if isinstance(claim, Ending) else (None, claim)
 
 
 def _origin(tenant: Tenant, asked: Asked) -> Origin:

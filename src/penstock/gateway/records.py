@@ -183,12 +183,23 @@ def piece(connection: Connection, id: str, after: int) -> tuple[int, bytes] | No
     return row
 
 
-def list_files(connection: Connection, tenant: str, purpose: str | None, after: str | None, limit: int, rising: bool) -> list[FileRow]:
-    """A page of a tenant's files, and one more if there are more."""
+def list_files(
+    connection: Connection, tenant: str, purpose: str | None, after: str | None, limit: int, rising: bool
+) -> list[FileRow] | None:
+    """A page of a tenant's files, and one more if there are more. None: there is no `after`."""
     way, order = (">", "ASC") if rising else ("<", "DESC")
-    place = f"AND number {way} (SELECT number FROM files WHERE id = ? AND tenant = ?)" if after is not None else ""
-    kind = "AND purpose = ?" if purpose is not None else ""
-    values = (tenant, *((after, tenant) if after is not None else ()), *((purpose,) if purpose is not None else ()), limit + 1)
+    values: list[str | int] = [tenant]
+    place = kind = ""
+    if after is not None:
+        number = _number(connection, "files", after, tenant)
+        if number is None:
+            return None
+        place = f"AND number {way} ?"
+        values.append(number)
+    if purpose is not None:
+        kind = "AND purpose = ?"
+        values.append(purpose)
+    values.append(limit + 1)
     rows = connection.execute(
         f"SELECT {_FILE} FROM files WHERE tenant = ? AND whole = 1 {place} {kind} ORDER BY number {order} LIMIT ?", values
     )
@@ -231,12 +242,25 @@ def live_batches(connection: Connection) -> list[tuple[str, bytes]]:
     ]
 
 
-def list_batches(connection: Connection, tenant: str, after: str | None, limit: int) -> list[bytes]:
-    """A page of a tenant's batches, latest first, and one more if there are more."""
-    place = "AND number < (SELECT number FROM batches WHERE id = ? AND tenant = ?)" if after is not None else ""
-    values = (tenant, *((after, tenant) if after is not None else ()), limit + 1)
+def list_batches(connection: Connection, tenant: str, after: str | None, limit: int) -> list[bytes] | None:
+    """A page of a tenant's batches, latest first, and one more if there are more. None: there is no `after`."""
+    values: list[str | int] = [tenant]
+    place = ""
+    if after is not None:
+        number = _number(connection, "batches", after, tenant)
+        if number is None:
+            return None
+        place = "AND number < ?"
+        values.append(number)
+    values.append(limit + 1)
     rows = connection.execute(f"SELECT shown FROM batches WHERE tenant = ? {place} ORDER BY number DESC LIMIT ?", values)
     return [shown.encode() for (shown,) in rows]
+
+
+def _number(connection: Connection, table: str, id: str, tenant: str) -> int | None:
+    """The place of a tenant's row in its table."""
+    row: tuple[int] | None = connection.execute(f"SELECT number FROM {table} WHERE id = ? AND tenant = ?", (id, tenant)).fetchone()
+    return None if row is None else row[0]
 
 
 def of_batch(connection: Connection, batch: str) -> list[JobRow]:

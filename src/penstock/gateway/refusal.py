@@ -12,7 +12,7 @@ LONGEST_RETRY_S = 120.0
 """Official clients do not wait longer; they are told not to retry at all."""
 
 REASONS = {
-    Outcome.REFUSED_FULL: "the queue is full",
+    Outcome.REFUSED_FULL: "no engine is free, and it may not wait: its ladder has no such rung, or the queue is full",
     Outcome.REFUSED_DEADLINE: "no engine could begin the answer within the time its class allows",
     Outcome.EXPIRED: "it waited, and could no longer be begun within the time its class allows",
     Outcome.UNAVAILABLE: "no healthy engine serves this model",

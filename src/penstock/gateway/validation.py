@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from codecs import BOM_UTF8
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import TYPE_CHECKING
@@ -119,7 +120,10 @@ class Validation:
         rest, number = [b""], 0
         id = self._live.batch.input_file_id
         while (found := await self._tickets.store.run(partial(records.piece, id=id, after=number))) is not None:
-            number, data = found
+            begins, (number, data) = number == 0, found
+            if begins:
+                # Editors on Windows begin a file with the byte order mark.
+                data = data.removeprefix(BOM_UTF8)
             first, *others = data.split(b"\n")
             rest.append(first)
             if sum(map(len, rest)) > self._limits.body_bytes + 65_536:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from math import inf
 
@@ -106,6 +107,12 @@ def _unwrap(data: bytes) -> Wrapped:
         names = msgspec.json.decode(data, type=dict[str, Raw]).keys()
     except msgspec.ValidationError:
         raise msgspec.DecodeError("it must be a JSON object") from None
+    except msgspec.DecodeError:
+        if not data.strip():
+            raise msgspec.DecodeError("it is empty; give the JSON body of a call") from None
+        if data.startswith(BOM_UTF8):
+            raise msgspec.DecodeError("it begins with a byte order mark, which JSON has not: save it as UTF-8 without one") from None
+        raise
     if "model" in names or names & PROMPTS.keys():
         return Wrapped(Raw(data))
     if unknown := sorted(names - set(Wrapped.__struct_fields__)):
@@ -114,7 +121,10 @@ def _unwrap(data: bytes) -> Wrapped:
         )
     if "body" not in names:
         raise msgspec.DecodeError("body is missing: give a call's body, or an object that holds one as body")
-    wrapped = msgspec.json.decode(data, type=Wrapped)
+    try:
+        wrapped = msgspec.json.decode(data, type=Wrapped)
+    except msgspec.ValidationError:
+        raise _wrongly_wrapped(data) from None
     for name, value in wrapped.headers.items():
         # A line's end in a value would be another header.
         if len((name + value).encode().translate(None, rules.PRINTABLE)):
@@ -122,8 +132,24 @@ def _unwrap(data: bytes) -> Wrapped:
     return wrapped
 
 
+def _wrongly_wrapped(data: bytes) -> msgspec.DecodeError:
+    """What to say of the first field of a wrapping that is not what it should be."""
+    wants = {"headers": "an object of texts", "key": "text: the name of a key", "route": f"one of {', '.join(Route)}"}
+    given = msgspec.json.decode(data, type=dict[str, Raw])
+    for field in msgspec.structs.fields(Wrapped):
+        try:
+            if field.name in given:
+                msgspec.json.decode(given[field.name], type=field.type)
+        except msgspec.ValidationError:
+            return msgspec.DecodeError(f"{field.name} must be {wants[field.name]}")
+    return msgspec.DecodeError("it is no call's body in its wrapping")
+
+
 def _route(body: bytes) -> Route:
-    names = msgspec.json.decode(body, type=dict[str, Raw]).keys()
+    try:
+        names = msgspec.json.decode(body, type=dict[str, Raw]).keys()
+    except msgspec.ValidationError:
+        raise msgspec.DecodeError("body must be the body of a call, a JSON object") from None
     return next((route for name, route in PROMPTS.items() if name in names), Route.CHAT)
 
 

@@ -100,6 +100,8 @@ class Exchange:
         framing = b""
         if self.method == "HEAD" or status in (204, 304):
             self._framing = _NO_BODY
+            if length is not None and self.method == "HEAD":
+                framing = b"content-length: %d\r\n" % length
         elif length is not None:
             self._framing, self._left = _COUNTED, length
             framing = b"content-length: %d\r\n" % length

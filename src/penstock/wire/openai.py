@@ -145,9 +145,18 @@ def whole(body: bytes) -> bytes:
 
 
 def models(names: Iterable[str]) -> bytes:
-    """The answer to GET /v1/models. `created` is 0: when an engine loaded a model is not known here."""
-    listed = [{"id": name, "object": "model", "created": 0, "owned_by": "penstock"} for name in names]
-    return msgspec.json.encode({"object": "list", "data": listed})
+    """The answer to GET /v1/models."""
+    return msgspec.json.encode({"object": "list", "data": [_model(name) for name in names]})
+
+
+def model(name: str) -> bytes:
+    """The answer to GET /v1/models/NAME."""
+    return msgspec.json.encode(_model(name))
+
+
+def _model(name: str) -> dict[str, object]:
+    """`created` is 0: when an engine loaded a model is not known here."""
+    return {"id": name, "object": "model", "created": 0, "owned_by": "penstock"}
 
 
 def _decoded(route: str, body: bytes, limits: Limits) -> Fields:
