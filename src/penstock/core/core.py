@@ -201,7 +201,7 @@ class Core:
         """Start it on its lane's nodes, or have it wait for them where it may; else the outcome to refuse it with."""
         lane = flight.lane
         tokens = self._kv_tokens(flight)
-        choice = self._choose(flight, tokens, now)
+        choice = self._choose(flight, tokens, self._leaves(flight, now), now)
         self.admission.estimate(flight, choice)
         if self.fair or self.weighs:
             self._weigh(flight, now)
@@ -225,8 +225,11 @@ class Core:
             return Outcome.REFUSED_FULL
         return None
 
-    def _choose(self, flight: Flight, tokens: int, now: float, hint: Node | None = None) -> Choice | None:
-        leaves = self.admission.leaves(flight, now) if flight.lane.claims else 0
+    def _leaves(self, flight: Flight, now: float) -> int:
+        return self.admission.leaves(flight, now) if flight.lane.claims else 0
+
+    def _choose(self, flight: Flight, tokens: int, leaves: int, now: float, hint: Node | None = None) -> Choice | None:
+        """The router's choice among nodes with memory for `tokens`, and `leaves` more that it leaves to others."""
         choice = self.router.choose(flight, flight.lane.nodes, tokens + leaves, self.knobs, now, hint)
         if choice is not None:
             choice.kv_tokens = tokens
@@ -517,8 +520,9 @@ class Core:
         was_blocked, lane.blocked = lane.blocked, False
         while len(skipped) < knobs.scan and (flight := queue.pop()) is not None:
             tokens = self._kv_tokens(flight)
-            tried = tokens < least or flight.claim is not None
-            choice = self._choose(flight, tokens, now, hint) if tried else None
+            leaves = self._leaves(flight, now)
+            tried = tokens + leaves < least or flight.claim is not None
+            choice = self._choose(flight, tokens, leaves, now, hint) if tried else None
             if choice is None and self.router.kept(flight, lane.nodes, knobs.kept_busy):
                 queue.pass_over(flight)
                 skipped.append(flight)
@@ -529,7 +533,7 @@ class Core:
                     # Smaller ones may pass one that waits for memory, until it has waited long.
                     if not self._hold_back(flight, tokens, skipped, now):
                         break
-                    least = min(least, tokens)
+                    least = min(least, tokens + leaves)
             elif now + choice.ready_s > flight.due:
                 self._leave(flight)
                 self.admission.withdrawn(flight, now)
