@@ -24,8 +24,8 @@ KEPT_MOST = 0.04
 """Of a node's memory, at most so much is kept free of those who are served most."""
 LOST = 0.05
 """Share of the requests of those who are served less that may be lost for want of memory: with none, much would lie idle."""
-STEP = 1e-3
-KEPT_HALF_LIFE_S = 60.0
+STEP = 2e-3
+KEPT_HALF_LIFE_S = 300.0
 """Of what is kept while none of them come."""
 MODEST = 0.5
 """Who was given less than this share of what the most served was is served less."""
