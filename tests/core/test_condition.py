@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 import pytest
 from hypothesis import given
@@ -23,6 +24,13 @@ def holds(when: When, **facts: object) -> bool:
 )
 def test_decimal_numbers_are_read(text: str, value: float) -> None:
     assert number(text) == value
+
+
+@pytest.mark.parametrize("text", ["1" * 1_000_000 + "x", "1" * 500_000 + "." + "1" * 500_000 + "x", "1e" + "1" * 1_000_000 + "x"])
+def test_a_long_text_that_is_nearly_a_number_costs_no_more_than_reading_it(text: str) -> None:
+    began = time.process_time()
+    assert number(text) is None
+    assert time.process_time() - began < 1.0
 
 
 @pytest.mark.parametrize(

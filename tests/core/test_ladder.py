@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.playbook import NOTHING, Play, build, call, divert, forward, reject
 
-from penstock.config import Class, Config, Node, Rung, When
+from penstock.config import Class, Config, Node, Policy, Rung, When
 from penstock.core import Core
 from penstock.core.ladder import Ladders, compiled, named
 from penstock.events import Arrived, Cancelled, ConfigReplaced, Failed, Finished, Forward, NodeLost, Tick
@@ -62,6 +62,25 @@ def test_who_waited_in_vain_gets_the_smaller_model_while_there_is_time_for_it() 
         play.to_deadline() >> Tick()
     play << smaller(2, "wait", "smaller")
     assert 0.5 < play.now < 0.8
+
+
+def test_who_waits_for_the_smaller_model_is_no_longer_given_to_the_nodes_it_waited_for_before() -> None:
+    rules = (
+        Class(name="calm", ttft_ms=60_000, when=When(stream=False)),
+        Class(name="tight", ttft_ms=1_000, ladder=(Rung.WAIT, Rung.SMALLER)),
+    )
+    core = build(node("a", "m", max_running=1), node("b", "s", max_running=1), rules=rules, smaller={"m": "s"}, policy=Policy(order="fcfs"))
+    big, small = core.lanes["m"].queue, core.lanes["s"].queue
+    play = Play(core)
+    play >> Arrived(call(1)) << forward(1, "a") >> Arrived(call(2, model="s")) << forward(2, "b")
+    play >> Arrived(call(3, stream=False)) << NOTHING >> Arrived(call(4)) << NOTHING
+    while not small.size:
+        play.to_deadline() >> Tick() << NOTHING
+    play >> Arrived(call(5, stream=False)) << NOTHING
+    play >> Finished(1) << forward(3, "a") >> Finished(3) << forward(5, "a")
+    assert (big.size, small.size, core.waiting) == (0, 1, 1)
+    play >> Finished(2) << smaller(4, "wait", "smaller")
+    assert (big.size, small.size, core.waiting) == (0, 0, 0)
 
 
 def test_before_wait_the_smaller_model_is_tried_before_the_queue() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,10 @@ import msgspec
 import openai
 import pytest
 from openai import AsyncOpenAI
-from tests.gateway.world import BODY, MODEL, Answer, Asked, World, answer, ask, get, never, put_json, run, until, world
+from tests.gateway.world import BODY, MODEL, Answer, Asked, Caller, World, answer, ask, get, never, put_json, run, until, world
 
 from penstock.config import Class, Config, Limits, Tickets
-from penstock.gateway import tickets, validation
+from penstock.gateway import batches, files, tickets, validation
 
 CHAT = "/v1/chat/completions"
 ENDED = {"completed", "failed", "expired", "cancelled"}
@@ -552,3 +553,68 @@ def test_files_go_when_their_time_is_over() -> None:
         assert await jobs.tickets.store.run(lambda c: c.execute("SELECT count(*) FROM pieces").fetchone()) == (0,)
 
     with_client(test, config=Config(tickets=Tickets(keep_s=0.3)))
+
+
+def test_files_on_their_way_to_a_slow_disk_are_few_even_when_their_callers_leave() -> None:
+    config = Config(limits=Limits(body_bytes=10_000), tickets=Tickets(file_bytes=200_000))
+    body = form(PURPOSE, file(b"x" * 150_000))
+    kind = {"content-type": "multipart/form-data; boundary=x"}
+
+    async def test() -> None:
+        async with world(config=config) as w:
+            jobs = w.gateway.jobs
+            assert jobs is not None
+            disk = threading.Event()
+            slow = asyncio.ensure_future(jobs.tickets.store.run(lambda _: disk.wait()))
+            for count in range(1, files.UPLOADS * 200_000 // len(body) + 1):
+                caller = await Caller(w.port).__aenter__()
+                caller.send(body, "/v1/files", headers=kind)
+                await until(lambda: jobs.files.coming_bytes == count * len(body))  # noqa: B023
+                caller.leave()
+            got = await ask(w.port, body, "/v1/files", headers=kind)
+            assert (got.status, got.error["code"]) == (503, "too_many_uploads")
+            disk.set()
+            await slow
+            await until(lambda: not jobs.files.coming_bytes)
+            assert (await get(w.port, "/v1/files")).json["data"] == []
+            left = "SELECT (SELECT count(*) FROM files), (SELECT count(*) FROM pieces)"
+            assert await jobs.tickets.store.run(lambda c: c.execute(left).fetchone()) == (0, 0)
+            assert (await ask(w.port, body, "/v1/files", headers=kind)).status == 200
+
+    run(test)
+
+
+def test_batches_take_no_more_of_the_disk_than_there_is_for_them() -> None:
+    async def test(w: World, c: Any) -> None:
+        file = await c.files.create(file=("in.jsonl", jsonl(line(1) | {"method": "PUT"})), purpose="batch")
+        w.gateway.jobs.tickets.store._most_pages = 60  # type: ignore[union-attr]
+        metadata = {f"k{n}": "x" * 512 for n in range(16)}
+        wanted = {"input_file_id": file.id, "endpoint": CHAT, "completion_window": "24h", "metadata": metadata}
+        made = 0
+        while (got := await ask(w.port, wanted, "/v1/batches")).status == 200:
+            await ended(c, got.json["id"])
+            made += 1
+        assert (got.status, got.error["code"]) == (503, "store_full") and 0 < made < 60
+
+    with_client(test)
+
+
+def test_the_lines_of_a_few_batches_are_read_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_work: list[int] = [0]
+    reading = validation.Validation.run
+
+    async def counted(self: validation.Validation) -> Any:
+        at_work.append(at_work[-1] + 1)
+        try:
+            return await reading(self)
+        finally:
+            at_work.append(at_work[-1] - 1)
+
+    monkeypatch.setattr(validation.Validation, "run", counted)
+
+    async def test(w: World, c: Any) -> None:
+        many = await asyncio.gather(*(made(c, jsonl(*map(line, range(20)))) for _ in range(12)))
+        assert [(await ended(c, batch.id)).status for batch in many] == ["completed"] * 12
+        assert max(at_work) <= batches.VALIDATED and at_work[-1] == 0
+
+    with_client(test)

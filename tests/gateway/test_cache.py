@@ -275,3 +275,16 @@ def cache_of(w: World) -> Cache:
 
 async def never_ends(asked: Asked) -> None:
     await asked.writer.wait_closed()
+
+
+def test_what_came_of_a_stream_before_a_smaller_model_took_over_is_let_go_of() -> None:
+    async def test() -> None:
+        small = "deepseek-small"
+        rule = config.Class(name="it", ladder=(config.Rung.CACHE, config.Rung.SMALLER))
+        given = config.Config(classes=(rule,), smaller={MODEL: small})
+        async with world(stream_then(event()), answer, config=given, each=({"models": (MODEL,)}, {"models": (small,)})) as w:
+            got = await ask(w.port, STREAM | {"temperature": 0})
+            assert (got.status, got.headers["x-penstock-served-by"]) == (200, "smaller")
+            assert cache_of(w).open_bytes == 0 and not cache_of(w).kept
+
+    run(test)

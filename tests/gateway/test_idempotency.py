@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+import threading
 import time
 from typing import Any
 
@@ -32,7 +33,7 @@ from tests.gateway.world import (
     world,
 )
 
-from penstock.config import Class, Config, Hold, Idempotency, Key, KeyLimit, Limits
+from penstock.config import Class, Config, Hold, Idempotency, Key, KeyLimit, Limits, Rung
 from penstock.gateway import idempotency
 from penstock.gateway.idempotency import OVERHEAD_BYTES, Repeats
 from penstock.knobs import Knobs
@@ -552,5 +553,74 @@ def test_callers_that_come_and_go_at_random_leave_nothing_behind_and_no_key_runs
             await until(lambda: not w.gateway.driver.calls)
             nothing_is_left(w)
             assert repeats(w).bytes <= 8_192
+
+    run(test)
+
+
+@pytest.mark.parametrize("body", [BODY, STREAM])
+def test_a_repeat_right_behind_the_first_on_its_connection_is_answered(body: dict[str, Any]) -> None:
+    async def test() -> None:
+        async with world() as w, Caller(w.port) as caller:
+            for _ in range(3):
+                caller.send(body, headers=KEY)
+            got = [await caller.answer() for _ in range(3)]
+            assert [(one.status, one.body) for one in got] == [(200, got[0].body)] * 3
+            assert len(w.asked) == 1
+            nothing_is_left(w)
+
+    run(test)
+
+
+def test_a_repeat_right_behind_a_failure_runs() -> None:
+    async def test() -> None:
+        async with world(refuse(500)) as w, Caller(w.port) as caller:
+            for _ in range(2):
+                caller.send(BODY, headers=KEY)
+            got = [(await caller.answer()).status for _ in range(2)]
+            assert got == [503, 503] and len(w.asked) == 2
+            nothing_is_left(w)
+
+    run(test)
+
+
+def test_a_repeat_of_a_ticket_whose_caller_left_before_it_was_stored_gets_one_of_its_own() -> None:
+    async def test() -> None:
+        async with world() as w:
+            jobs = w.gateway.jobs
+            assert jobs is not None
+            held = threading.Event()
+            slow = asyncio.ensure_future(jobs.tickets.store.run(lambda _: held.wait()))
+            caller = await Caller(w.port).__aenter__()
+            caller.send(BODY, headers=KEY | {"prefer": "respond-async"})
+            await until(lambda: readers(w))
+            caller.leave()
+            await until(lambda: not readers(w))
+            again = asyncio.ensure_future(ask(w.port, BODY, headers=KEY | {"prefer": "respond-async"}))
+            await until(lambda: readers(w))
+            held.set()
+            got = await again
+            assert got.status == 202 and "idempotent-replayed" not in got.headers
+            await slow
+            await until(lambda: not repeats(w)._running)
+            assert (await ask(w.port, BODY, headers=KEY | {"prefer": "respond-async"})).json["id"] == got.json["id"]
+            nothing_is_left(w)
+
+    run(test)
+
+
+@pytest.mark.parametrize("body", [BODY, STREAM])
+def test_a_repeat_of_a_call_that_its_ladder_made_a_ticket_gets_the_same_ticket(body: dict[str, Any]) -> None:
+    async def test() -> None:
+        config = Config(classes=(Class(name="it", ladder=(Rung.TICKET,)),))
+        async with world(never, config=config, max_running=1) as w, Caller(w.port) as busy:
+            busy.send(BODY)
+            await until(lambda: w.engines[0].open)
+            first, joined = await asyncio.gather(ask(w.port, body, headers=KEY), ask(w.port, body, headers=KEY))
+            later = await ask(w.port, body, headers=KEY)
+            assert [one.status for one in (first, joined, later)] == [202] * 3
+            assert first.json["id"] == joined.json["id"] == later.json["id"]
+            jobs = w.gateway.jobs
+            assert jobs is not None and len(jobs.tickets.jobs) == 1
+            nothing_is_left(w)
 
     run(test)

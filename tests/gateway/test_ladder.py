@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from tests.gateway.world import BODY, MODEL, STREAM, WORDS, Asked, Behave, Caller, World, answer, ask, never, run, until, world
+from tests.gateway.world import BODY, MODEL, STREAM, WORDS, Asked, Behave, Caller, World, answer, ask, never, refuse, run, until, world
 
 from penstock.config import Class, Config, Hold, Rung
 from penstock.gateway.replay import replay
@@ -153,5 +153,17 @@ def test_the_header_is_shown_to_pages() -> None:
         async with world(config=Config(listen=listen)) as w:
             got = await ask(w.port, BODY, headers={"origin": "https://page.example"})
             assert "x-penstock-served-by" in got.headers["access-control-expose-headers"]
+
+    run(test)
+
+
+def test_a_ticket_for_what_a_smaller_model_failed_is_for_the_model_asked_for() -> None:
+    async def test() -> None:
+        rules = (Class(name="it", ladder=(Rung.SMALLER, Rung.TICKET)),)
+        config = Config(classes=rules, smaller={MODEL: SMALL})
+        models = ({"models": (MODEL,), "max_running": 1}, {"models": (SMALL,)})
+        async with world(never, refuse(500), config=config, each=models) as w, busy(w):
+            got = await ask(w.port, BODY)
+            assert (got.status, got.json["model"], len(w.engines[1].asked)) == (202, MODEL, 1)
 
     run(test)

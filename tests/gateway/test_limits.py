@@ -24,6 +24,7 @@ from tests.gateway.world import (
     ask,
     die,
     event,
+    get,
     never,
     put_json,
     refuse,
@@ -33,7 +34,7 @@ from tests.gateway.world import (
     world,
 )
 
-from penstock.config import Class, Config, Key, KeyLimit, Listen, Price
+from penstock.config import Class, Config, Key, KeyLimit, Listen, Price, Rung
 from penstock.facts import KeyUse
 from penstock.gateway.limits import duration
 
@@ -199,6 +200,30 @@ def test_a_call_that_the_core_refused_gives_everything_back() -> None:
         async with world(config=config) as w:
             assert (await call(w)).status == 503
             assert used(w) == {"requests": 0, "tokens": 0}
+
+    run(test)
+
+
+def test_a_call_that_its_ladder_made_a_ticket_counts_once_when_it_runs() -> None:
+    opened = asyncio.Event()
+
+    async def engine(asked: Asked) -> None:
+        await opened.wait()
+        await answer(asked)
+
+    async def test() -> None:
+        config = keyed(KeyLimit(requests=10), KeyLimit(tokens=10_000), classes=(Class(name="it", ladder=(Rung.TICKET,)),))
+        async with world(engine, config=config, max_running=1) as w, Caller(w.port) as busy:
+            busy.send(BODY, headers=PLAIN)
+            await until(lambda: w.engines[0].open)
+            got = await call(w)
+            assert got.status == 202
+            await until(lambda: desk(w).running == 1)
+            assert used(w)["requests"] == 1
+            opened.set()
+            ended = await get(w.port, f"/v1/tickets/{got.json['id']}?wait=20", **DESK)
+            assert ended.json["status"] == "completed"
+            assert (desk(w).requests, desk(w).running, used(w)) == (1, 0, {"requests": 1, "tokens": 12})
 
     run(test)
 

@@ -84,3 +84,13 @@ def test_no_key_and_no_prompt_is_in_any_answer_journal_metric_or_log(
     for path in tmp_path.iterdir():
         assert b"canary" not in path.read_bytes()
     assert replay(tmp_path).difference is None
+
+
+def test_a_cap_below_the_usual_length_replays(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(journal=tmp_path) as w:
+            for most in (8, 8, 2):
+                assert (await ask(w.port, BODY | {"max_tokens": most})).status == 200
+
+    run(test)
+    assert replay(tmp_path).difference is None

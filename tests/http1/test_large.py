@@ -77,3 +77,30 @@ def test_only_a_few_large_bodies_come_in_at_a_time() -> None:
             writer.close()
 
     serving(test, seen)
+
+
+def test_an_equal_head_on_the_same_connection_is_asked_about_again() -> None:
+    seen = Seen()
+
+    async def test(port: int, server: Server) -> None:
+        server.larger = allow
+        known = [await asyncio.open_connection("127.0.0.1", port) for _ in range(9)]
+        again = head("/files", LARGE).replace(b"connection: close\r\n", b"")
+        for reader, writer in known:
+            writer.write(again)
+            await until(partial(_coming, server, 1))
+            writer.write(b"x" * LARGE)
+            assert status(await reader.readuntil(b"\r\n\r\n")) == 200
+            await until(partial(_coming, server, 0))
+        for count, (_, writer) in enumerate(known[:8], 1):
+            writer.write(again)
+            await until(partial(_coming, server, count))
+        known[8][1].write(again)
+        answer = await known[8][0].readuntil(b"\r\n\r\n")
+        while status(answer) == 200:
+            answer = await known[8][0].readuntil(b"\r\n\r\n")
+        assert status(answer) == 503
+        for _, writer in known:
+            writer.close()
+
+    serving(test, seen)

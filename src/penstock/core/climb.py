@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from penstock.core.flight import Flight
 from penstock.core.ladder import WAIT
 from penstock.core.lane import ANY
@@ -44,16 +46,19 @@ class Climb:
         self.core._reject(flight, outcome, now, actions)
 
     def change(self, flight: Flight, name: str, step: Step, now: float, actions: list[Action]) -> bool:
-        """Whether the nodes of another lane take it; if not it stays where it was."""
+        """Whether the nodes of another lane take it; if not it stays where it was.
+
+        It goes there as a new flight: the old one's entries in the queue it waited in are dead for good.
+        """
         lane = self.core.lanes.get(step.lane) or self.core.lanes.get(ANY)
         if lane is None or lane is flight.lane:
             return False
-        before = flight.lane, flight.model, flight.taken, flight.due, flight.own_s, flight.key
-        flight.lane, flight.model, flight.taken = lane, step.model or flight.model, (*flight.taken, name)
-        self.core._set_deadline(flight)
-        if self.core._place(flight, now, actions) is None:
+        moved = replace(flight, lane=lane, model=step.model or flight.model, taken=(*flight.taken, name))
+        self.core.flights[flight.request.id] = moved
+        self.core._set_deadline(moved)
+        if self.core._place(moved, now, actions) is None:
             return True
-        flight.lane, flight.model, flight.taken, flight.due, flight.own_s, flight.key = before
+        self.core.flights[flight.request.id] = flight
         return False
 
     def turn(self, flight: Flight, outcome: Outcome, now: float, actions: list[Action]) -> None:

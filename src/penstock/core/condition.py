@@ -17,8 +17,9 @@ from penstock.facts import Request
 Holds = Callable[[Request], bool]
 Sees = Callable[[Request], str | None]
 
-_DECIMAL = compile_pattern(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", ASCII)
-"""What counts as a number in a text: no blanks, no signs of other scripts, no `nan`, no `0x10`."""
+_DECIMAL = compile_pattern(r"[+-]?(?:\d++(?:\.\d*+)?|\.\d++)(?:[eE][+-]?\d++)?", ASCII)
+"""What counts as a number in a text: no blanks, no signs of other scripts, no `nan`, no `0x10`. Callers write the text: nothing here is
+matched in more than one way, so that a long one that is none costs no more than reading it."""
 _WILD = frozenset("*?[")
 SIGNS = (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<="))
 

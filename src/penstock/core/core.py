@@ -309,7 +309,7 @@ class Core:
                     overdue += self.second.whole_s(flight, node)
                 last = flight.due - node.base_s - flight.own_s - SPARE_S
                 hedges.watch(flight, overdue if overdue > last else last, self.flights)
-        output_tokens = capped(flight.length.mean, request.max_tokens)
+        output_tokens = float(capped(flight.length.mean, request.max_tokens))
         cached = float(request.prompt_tokens - choice.uncached)
         why = (now - flight.arrived, choice.ready_s, cached, choice.score, float(flight.attempt), output_tokens, node.steps.itl_s)
         model = "" if flight.model == request.model else flight.model
@@ -526,6 +526,8 @@ class Core:
             if choice is None and self.router.kept(flight, lane.nodes, knobs.kept_busy):
                 queue.pass_over(flight)
                 skipped.append(flight)
+                # While nothing is dispatched nothing else tells that the others have left.
+                self.books.survey(len(lane.nodes), now)
             elif choice is None:
                 lane.blocked = True
                 skipped.append(flight)

@@ -83,7 +83,7 @@ class Queue:
     def _compact(self) -> None:
         # A flight that was retried may stand in a heap twice; the entry of its latest push is the one to keep.
         self.heap = list({entry[2]: entry for entry in self.heap if entry[3].waiting}.values())
-        self.expiry = list({entry[1]: entry for entry in self.expiry if entry[2].waiting}.values())
+        self.expiry = list({entry[1]: entry for entry in self.expiry if entry[2].waiting and entry[2].expires == entry[0]}.values())
         heapify(self.heap)
         heapify(self.expiry)
 
@@ -210,7 +210,8 @@ class Queue:
 
     def next_expiry(self) -> float:
         expiry = self.expiry
-        while expiry and not expiry[0][2].waiting:
+        # One that was retried may stand here twice; its latest time is the one that counts.
+        while expiry and not (expiry[0][2].waiting and expiry[0][2].expires == expiry[0][0]):
             heappop(expiry)
         return expiry[0][0] if expiry else inf
 

@@ -65,7 +65,9 @@ class Router:
         if flight.account is None or not flight.account.rich or flight.due < inf or not kept_busy:
             # With deadlines admission sees to it that the others are served in time.
             return 0
-        return min(len(nodes) - 1, ceil(self.books.others_s / kept_busy))
+        kept = min(len(nodes) - 1, ceil(self.books.others_s / kept_busy))
+        # Where none of those that are left can take it, it would wait for nothing.
+        return kept if any(not node.guarded and not flight.tried & node.bit for node in nodes[kept:]) else 0
 
     def choose(
         self, flight: Flight, nodes: Sequence[Node], tokens: int, knobs: Knobs, now: float, hint: Node | None = None

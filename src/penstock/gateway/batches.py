@@ -34,6 +34,8 @@ from penstock.wire import batch as lines
 if TYPE_CHECKING:
     from sqlite3 import Connection
 
+VALIDATED = 4
+"""Batches whose lines are read at the same time: what is kept of a file meanwhile may be some megabytes."""
 LIVE = 1_000
 """Batches that have not ended."""
 SLICE = 256
@@ -48,6 +50,9 @@ class Batches:
         self.config, self.tickets, self.files, self.store = config, tickets, files, tickets.store
         self.live: dict[str, Live] = {}
         tickets.on_end, tickets.on_sweep = self._ended, self._sweep
+        self._coming = 0
+        """Batches on their way into the store."""
+        self._turns = asyncio.Semaphore(VALIDATED)
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
 
@@ -84,8 +89,20 @@ class Batches:
 
     async def create(self, exchange: Exchange, head: bytes, tenant: Tenant, id: str) -> Answer:
         wanted = _checked(exchange.body)
-        if len(self.live) >= LIVE:
+        if len(self.live) + self._coming >= LIVE:
             raise CallError(503, "too_many_batches", f"{LIVE} batches have not ended; try again when some have.")
+        self._coming += 1
+        try:
+            live = await self._begin(wanted, tenant)
+        finally:
+            self._coming -= 1
+        self._spawn(self._validate(live))
+        if exchange.closed:
+            # Its caller left before the id was told, and will make another.
+            await self.cancel(exchange, head, tenant, live.batch.id)
+        return 200, b"", msgspec.json.encode(live.batch)
+
+    async def _begin(self, wanted: Wanted, tenant: Tenant) -> Live:
         file = await self.files.find(tenant.name, wanted.input_file_id)
         if file.purpose != PURPOSE:
             message = f"'input_file_id' must be a file of the purpose {PURPOSE!r}; this one is of {file.purpose!r}."
@@ -101,13 +118,13 @@ class Batches:
             metadata=wanted.metadata,
         )
         live = Live(batch, tenant.name)
-        await self._save(live)
+        await self.store.run(partial(self._begun, live=live))
         self.live[batch.id] = live
-        self._spawn(self._validate(live))
-        if exchange.closed:
-            # Its caller left before the id was told, and will make another.
-            await self.cancel(exchange, head, tenant, batch.id)
-        return 200, b"", msgspec.json.encode(batch)
+        return live
+
+    def _begun(self, connection: Connection, live: Live) -> None:
+        self.store.make_room(connection)
+        self._saved(connection, live, True)
 
     async def show(self, exchange: Exchange, head: bytes, tenant: Tenant, id: str) -> Answer:
         return 200, b"", msgspec.json.encode(await self._find(tenant, id))
@@ -159,6 +176,10 @@ class Batches:
     # --- from the file to jobs
 
     async def _validate(self, live: Live) -> None:
+        async with self._turns:
+            await self._read(live)
+
+    async def _read(self, live: Live) -> None:
         batch = live.batch
         validation = Validation(self.config, self.tickets, live)
         try:

@@ -77,6 +77,8 @@ class Call(msgspec.Struct, eq=False):
     """Of its tokens, those that the driver has reported."""
     served: bytes = b""
     """Header line that names the rungs taken; empty when it was served at once as asked."""
+    asked_model: str = ""
+    """The model asked for, once another one was tried."""
     tries: int = 0
     """Times it was sent to an engine."""
     second: Second | None = None
@@ -127,9 +129,12 @@ class Call(msgspec.Struct, eq=False):
 
     def _ask_for(self, model: str) -> None:
         if model and model != self.ask.model:
+            self.asked_model = self.asked_model or self.ask.model
             self.ask = msgspec.structs.replace(self.ask, model=model, body=openai.with_model(self.ask.body, model))
             # Another model's answer is not what those who ask the same again would get.
-            self.keep = None
+            if self.keep is not None:
+                self.keep.close()
+                self.keep = None
 
     def replay(self, answer: Kept) -> None:
         """Give the caller an answer kept from before, to its last byte."""

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from sqlite3 import Connection
 
 PIECE_BYTES = 1_048_576
+UPLOADS = 8
+"""So many of the largest bodies may be in memory on their way into the store, whether their callers are still there or not."""
 PAGE, PAGE_MOST = 100, 1_000
 """Files and batches listed at a time, by default and at most."""
 PURPOSE = "batch"
@@ -39,9 +41,26 @@ class Files:
     def __init__(self, config: Config, store: Store) -> None:
         self.store = store
         self.keep_s = config.tickets.keep_s
+        self.coming_bytes = 0
+        """Of bodies with files that are on their way into the store."""
         self._most_bytes = config.tickets.file_bytes
+        self._room_bytes = UPLOADS * max(config.limits.body_bytes, config.tickets.file_bytes)
 
-    async def upload(self, exchange: Exchange, head: bytes, tenant: Tenant, id: str) -> Answer:
+    def check_room(self, more: int) -> None:
+        if self.coming_bytes + more > self._room_bytes:
+            message = f"{self.coming_bytes >> 20} MiB of files are on their way to the disk already; try again later."
+            raise CallError(503, "too_many_uploads", message)
+
+    async def upload(self, exchange: Exchange, head: bytes, tenant: Tenant, id: str) -> Answer | None:
+        size = len(exchange.body)
+        self.check_room(size)
+        self.coming_bytes += size
+        try:
+            return await self._upload(exchange, tenant)
+        finally:
+            self.coming_bytes -= size
+
+    async def _upload(self, exchange: Exchange, tenant: Tenant) -> Answer | None:
         from penstock.gateway.form import Form  # Its parser takes longer to load than most gateways ever need it.
 
         body, exchange.body = exchange.body, b""
@@ -62,6 +81,10 @@ class Files:
         row = await self.begin(tenant.name, form.name, PURPOSE, _kept_s(form.fields))
         try:
             for piece in _pieces(form.pieces):
+                if exchange.closed:
+                    # Its caller left, and will never know its id.
+                    await self.store.run(partial(records.drop_file, id=row.id))
+                    return None
                 await self.store.run(partial(self._append, id=row.id, data=piece))
             await self.store.run(partial(records.complete_file, id=row.id))
         except CallError:

@@ -81,6 +81,9 @@ class Repeats:
         self._expire()
         kept = self.kept.get(name)
         running = None if kept is not None else self._running.get(name)
+        if running is not None and running.closed:
+            # Its answer was given within this very callback, or its caller left before there was one.
+            kept, running = running.ready(), None
         first = kept or running
         if first is None:
             return digest
@@ -111,12 +114,17 @@ class Repeats:
         if self.bytes > self._config.bytes:
             self._evict()
             if self.bytes > self._config.bytes:
-                self.bytes -= shared.size - OVERHEAD_BYTES
-                shared.forgo()
+                self.forgo(shared)
+
+    def forgo(self, shared: Shared) -> None:
+        """Its answer is not to be kept."""
+        self.bytes -= shared.size - OVERHEAD_BYTES
+        shared.forgo()
 
     def ended(self, shared: Shared, event: Finished | Reject | None) -> None:
         """The call ended. From now on its key is either answered from what is kept, or free."""
-        del self._running[shared.name]
+        if self._running.get(shared.name) is shared:
+            del self._running[shared.name]
         if shared.complete and isinstance(event, Finished) and _final(event.status):
             self.kept[shared.name] = shared.keep(time.monotonic())
             self._evict()
@@ -312,6 +320,10 @@ class Shared(Exchange):
     def forgo(self) -> None:
         """Its bytes are not kept."""
         self._keeping, self._parts, self.size = False, [], OVERHEAD_BYTES
+
+    def ready(self) -> Kept | None:
+        """Its answer, for a repeat that comes before the call's end is told; None where it is to run."""
+        return self.keep(time.monotonic()) if self.complete and _final(self._status) else None
 
     def keep(self, now: float) -> Kept:
         return Kept(self.digest, self._status, self._before, self._after, b"".join(self._parts), now, self.size)

@@ -18,7 +18,6 @@ from penstock.gateway import records
 from penstock.gateway.asked import Asked
 from penstock.gateway.auth import Tenant
 from penstock.gateway.batches import Batches
-from penstock.gateway.claim import Claim
 from penstock.gateway.files import Files, parameters
 from penstock.gateway.idempotency import Ending, Shared
 from penstock.gateway.job import Job
@@ -114,6 +113,7 @@ class Jobs:
     def body_bytes(self, method: str, path: str, authorization: str | None) -> int:
         """The largest body that a request may have: files are larger than calls, for callers whose key is good."""
         if method == "POST" and path in ("/v1/files", "/files") and self.app.knows(authorization):
+            self.files.check_room(0)
             # Beside the file a form holds its boundaries and its small fields.
             return max(self._body_bytes, self._file_bytes + 65_536)
         return self._body_bytes
@@ -162,33 +162,40 @@ class Jobs:
         self._spawn(exchange, head, self._accepted(exchange, coming, b"preference-applied: respond-async\r\n"), shared)
 
     def take(self, call: Call) -> None:
-        """The ladder's rung: a ticket for a call that the core is done with. Its caller is answered, whatever happens."""
+        """The ladder's rung: a ticket for a call that the core is done with. Its caller is answered, whatever happens.
+
+        Its key's limits are reserved anew when the ticket runs, and repeats of the call get the same ticket.
+        """
         exchange = cast(Exchange, call.exchange)
+        claim, shared = call.claim, None
+        if isinstance(claim, Ending):
+            shared, claim = claim.shared, claim.claim
+        call.claim = None
+        if claim is not None:
+            claim.end(call, Reject(call.id, Outcome.DIVERTED, 0.0))
         if exchange.started and not call.ask.stream:
             # Committed as an answer by newlines that kept it alive: a ticket would be taken for one.
             exchange.abort()
+            if shared is not None:
+                self.app.repeats.ended(shared, None)
         else:
-            shared, claim = _claims(call)
-            if claim is not None:
-                # Its ticket is charged for what it uses, when it runs.
-                claim.end(call, Reject(call.id, Outcome.UNAVAILABLE, 0.0))
-            call.claim = None
-            self._spawn(exchange, call.head, self._taken(exchange, call), shared)
+            self._spawn(exchange, call.head, self._taken(exchange, call, shared), shared)
 
-    async def _taken(self, exchange: Exchange, call: Call) -> Answer | None:
+    async def _taken(self, exchange: Exchange, call: Call, shared: Shared | None) -> Answer | None:
         try:
             tenant = self.app.admit(exchange)
+            # The body is still the caller's own, and so is the model, whatever its ladder tried before.
+            ask = msgspec.structs.replace(call.ask, model=call.asked_model or call.ask.model)
             coming = self.tickets.accept(
-                call.route, call.ask, exchange.body, _origin(tenant, self.app.asked(exchange, tenant)), _request_id(call.head)
+                call.route, ask, exchange.body, _origin(tenant, self.app.asked(exchange, tenant)), _request_id(call.head)
             )
             answer = await self._accepted(exchange, coming, b"")
         except CallError as error:
             if not exchange.started:
                 raise
+            if shared is not None:
+                self.app.repeats.forgo(shared)
             exchange.end(sse.error_event(error.status, error.code, error.message, RETRY_S * 1000))
-            if isinstance(exchange, Shared):
-                # Its repeats may fare better.
-                exchange.complete = False
             return None
         if not exchange.started:
             return answer
@@ -259,12 +266,6 @@ class Jobs:
         for task in list(self._tasks):
             task.cancel()
         await self.tickets.store.close()
-
-
-def _claims(call: Call) -> tuple[Shared | None, Claim | None]:
-    """The exchange that repeats of a call may join, which ends with its ticket's answer and not with the call; and its key's claim."""
-    claim = call.claim
-    return (claim.shared, claim.claim) if isinstance(claim, Ending) else (None, claim)
 
 
 def _origin(tenant: Tenant, asked: Asked) -> Origin:

@@ -115,9 +115,9 @@ def end(
     code: int | None = None,
     result: bytes | None = None,
 ) -> bool:
-    """Record how a job ended; False if it had ended already. The prompt goes with it."""
+    """Record how a job ended; False if it had ended already. The prompt, and what its head said, go with it."""
     changed = connection.execute(
-        "UPDATE jobs SET status = ?, task = ?, ended_at = ?, expires_at = ?, code = ?, result = ?, body = NULL"
+        "UPDATE jobs SET status = ?, task = ?, ended_at = ?, expires_at = ?, code = ?, result = ?, body = NULL, facts = NULL"
         " WHERE id = ? AND status = 'queued'",
         (status, task, at, expires_at, code, result, id),
     )
@@ -128,7 +128,9 @@ def end_batch(connection: Connection, batch: str, status: str, at: float, kept: 
     """End a batch's jobs but those `kept`, which are running; the ids of those that ended by it."""
     rows = connection.execute("SELECT id FROM jobs WHERE batch = ? AND status = 'queued' ORDER BY number", (batch,)).fetchall()
     ids = sorted({id for (id,) in rows} - set(kept))
-    connection.executemany("UPDATE jobs SET status = ?, ended_at = ?, body = NULL WHERE id = ?", [(status, at, id) for id in ids])
+    connection.executemany(
+        "UPDATE jobs SET status = ?, ended_at = ?, body = NULL, facts = NULL WHERE id = ?", [(status, at, id) for id in ids]
+    )
     return ids
 
 

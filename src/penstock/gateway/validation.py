@@ -7,6 +7,7 @@ import time
 from codecs import BOM_UTF8
 from collections.abc import AsyncIterator
 from functools import partial
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 LINES = 50_000
 """OpenAI's own bound."""
-SLICE = 32
+SLICE, SLICE_BYTES = 32, 131_072
 """Lines read between two turns of the event loop: about a millisecond."""
 GROUP, GROUP_BYTES = 256, 4_194_304
 """Jobs stored at once."""
@@ -41,7 +42,8 @@ class Validation:
         self._tickets, self._live = tickets, live
         self._facts = msgspec.json.encode(Origin(tenant=live.tenant, salt=auth.salt(live.tenant), max_priority=1))
         self._route = lines.ENDPOINTS[live.batch.endpoint]
-        self._seen: set[str] = set()
+        self._seen: set[bytes] = set()
+        """Digests of the names of the lines so far."""
         self._problems: list[Problem] = []
         self._group: list[tuple[JobRow, bytes, bytes]] = []
         self._group_bytes = self._held = 0
@@ -49,10 +51,12 @@ class Validation:
     async def run(self) -> Problems | None:
         """What is wrong with the file, or None."""
         try:
-            number = 0
+            number = lines_read = bytes_read = 0
             async for data in self._lines():
                 number += 1
-                if number % SLICE == 0:
+                lines_read, bytes_read = lines_read + 1, bytes_read + len(data)
+                if lines_read >= SLICE or bytes_read >= SLICE_BYTES:
+                    lines_read = bytes_read = 0
                     await asyncio.sleep(0)
                 if data.strip():
                     self._line(number, data)
@@ -78,9 +82,10 @@ class Validation:
             raise CallError(400, "too_many_tasks", f"The file has more than {LINES} requests.")
         try:
             line = lines.read(data, self._live.batch.endpoint)
-            if line.custom_id in self._seen:
+            name = blake2b(line.custom_id.encode(), digest_size=16).digest()
+            if name in self._seen:
                 raise CallError(400, "duplicate_custom_id", "Another line has the same 'custom_id'.", field="custom_id")
-            self._seen.add(line.custom_id)
+            self._seen.add(name)
             ask = openai.read(self._route, line.body, self._limits, 0, self._aliases)
             if not self._tickets.core.serves(ask.model):
                 raise CallError(404, "model_not_found", f"The model {ask.asked_model!r} does not exist here.", field="model")

@@ -140,8 +140,8 @@ class Connection(asyncio.Protocol):
 
     @property
     def takes_large(self) -> bool:
-        """A body is coming in that may be larger than most."""
-        return self._state == BODY and self._head.most > self.server.limits.body_bytes
+        """A body that may be larger than most is coming in, or is being worked on."""
+        return self._state in (BODY, ANSWER) and self._head.most > self.server.limits.body_bytes
 
     # What exchanges tell.
 
@@ -211,7 +211,7 @@ class Connection(asyncio.Protocol):
     def _read_head(self) -> bytes | None:
         """Parse the head at `_at`, then as much of its body as is there: the whole body, or None when more must come."""
         head, buffer = self._head, self._buffer
-        if head.method and buffer.startswith(head.raw, self._at):
+        if head.method and head.most <= self.server.limits.body_bytes and buffer.startswith(head.raw, self._at):
             end = self._at + len(head.raw)
         elif head.before and (again := heads.resized(head, buffer, self._at, self.server.limits)):
             if self.noted is head:

@@ -86,11 +86,11 @@ class Server:
         return len(self._connections)
 
     def body_bytes(self, method: str, path: str, authorization: str | None) -> int:
-        """The bytes that a body may have. Large ones are held in memory while they come in: only a few at a time."""
+        """The bytes that a body may have. Large ones are held in memory: only a few at a time."""
         usual = self.limits.body_bytes
         most = usual if self.larger is None else self.larger(method, path, authorization)
         if most > usual and sum(connection.takes_large for connection in self._connections) >= _LARGE_BODIES:
-            raise CallError(503, "too_many_uploads", f"{_LARGE_BODIES} large bodies are coming in already.")
+            raise CallError(503, "too_many_uploads", f"{_LARGE_BODIES} large bodies are here already.")
         return most
 
     async def listen(
