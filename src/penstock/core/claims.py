@@ -4,6 +4,10 @@ With deadlines the queue holds only what can be served in time, so that what is 
 a tenant that was given more than the mean, and than another with recent refusals, is admitted only if a request of that other
 one would still fit behind it. Counters are as those of `core.fairness`, but nobody is lifted: whoever asks seldom is served in
 full, as long as what it asks for is less than its share.
+
+Where memory is what is short, a request fits or does not within its short deadline, and no order of the queue helps who finds it
+full. So there the most served tenants leave some of it free, as trunks are reserved in telephone networks: as much
+as lets the requests of those that were served much less find room.
 """
 
 from __future__ import annotations
@@ -18,8 +22,6 @@ RECENT_S = 30.0
 TOLERANCE = 0.05
 ROOM = 0.7
 """Share of that room which those who are served more may fill: what is refused comes in bursts."""
-
-
 KEPT_MOST = 0.04
 """Of a node's memory, at most so much is kept free of those who are served most."""
 LOST = 0.05
