@@ -3,7 +3,12 @@
 At each load the goal is 0.97 of the smaller of two rates: what an idle fleet would serve in time (the requests that make the
 objective on a node with nothing else to do), and the most that this fleet served at any load. Fleets are sized here: a
 first run far above capacity measures it, and as many nodes are taken as make the workload at its own speed `LOAD` of it. Fairness is shown
-as the worst quarter of prompt lengths over the mean, and the worst larger tenant likewise.
+as the worst quarter of prompt lengths over the mean, and as the least served tenant's share of what was due to it (`sim.shares`).
+
+A trace is sped up. ServeGen's is the same hour at every load, so that six times the load lasts ten minutes, in which its answers of
+some minutes are not long in balance; `servegen-steady` is as long at every load. A scenario's rates are multiplied instead: it is
+as long at every load, with its peak (`burst`) and its steps (`shared-prefix`) where they are. Those two ask for more than the fleet
+has for a part of the time even at 1x, which an idle fleet would serve, so that they cannot reach the goal there.
 
     PYTHONPATH=. python benchmarks/goodput.py [--limit N] [--seed N] [--json] [WORKLOAD ...]
 """
@@ -57,9 +62,11 @@ class Work(NamedTuple):
     trace: str = ""
     from_s: float = 0.0
     for_s: float = 0.0
-    """Of the trace, at 1x: every load is run for this long, so that an idle fleet fills in the same share of it. 0: all of it."""
+    """Of the trace; 0: all of it."""
+    as_long: bool = False
+    """Every load is run for as long, on so much more of the trace: an idle fleet fills in the same share of the time."""
     scenario: str = ""
-    """Made anew for each load, as long as it takes."""
+    """Made anew for each load, with so many times its rates."""
     nodes: int = 0
     """0: sized here."""
     pace: float = 1.0
@@ -69,10 +76,13 @@ class Work(NamedTuple):
 
 WORKS = (
     Work("conversation", "mooncake-demo", trace="mooncake_conversation.jsonl.gz", nodes=8),
-    Work("servegen", "deepseek-v3-h200-tp8", trace="servegen_deepseek_r1.tar.xz", from_s=36_000.0, for_s=1_200.0),
+    Work("servegen", "deepseek-v3-h200-tp8", trace="servegen_deepseek_r1.tar.xz", from_s=36_000.0, for_s=3_600.0),
+    Work("servegen-steady", "deepseek-v3-h200-tp8", trace="servegen_deepseek_r1.tar.xz", from_s=36_000.0, for_s=1_200.0, as_long=True),
     Work("azure", "llama-70b-a800-tp8", trace="azure2023_conv.csv.gz", pace=3.0),
-    Work("steady", "deepseek-v3-h200-tp8", scenario="steady", for_s=300.0),
-    Work("chat", "qwen3-32b-h100-tp2", scenario="chat", for_s=300.0),
+    Work("steady", "deepseek-v3-h200-tp8", scenario="steady"),
+    Work("chat", "qwen3-32b-h100-tp2", scenario="chat"),
+    Work("burst", "deepseek-v3-h200-tp8", scenario="burst"),
+    Work("shared-prefix", "deepseek-v3-h200-tp8", scenario="shared-prefix"),
 )
 
 
@@ -86,7 +96,12 @@ def present(work: Work) -> bool:
 
 
 def part(work: Work, speedup: float) -> tuple[float, float]:
-    return work.from_s, work.from_s + work.for_s * speedup if work.for_s else inf
+    return work.from_s, work.from_s + work.for_s * (speedup if work.as_long else 1.0) if work.for_s else inf
+
+
+def sped(work: Work, speedup: float) -> float:
+    """How much faster than written the requests are sent: a scenario's are made at the rate they are sent."""
+    return 1.0 if work.scenario else work.pace * speedup
 
 
 def command(work: Work, options: Options, trace: Path, nodes: int, speedup: float) -> tuple[str, ...]:
@@ -95,7 +110,7 @@ def command(work: Work, options: Options, trace: Path, nodes: int, speedup: floa
     most = ("--limit", str(options.limit)) if options.limit is not None else ()
     objective = ("--slo-ttft", str(work.slo.ttft_s), "--slo-ttft-per-1k", str(work.slo.ttft_per_1k_s))
     pace = ("--slo-tpot", str(work.slo.tpot_s)) if work.slo.tpot_s is not None else ()
-    fleet = ("--nodes", str(nodes), "--profile", work.profile, "--speedup", str(work.pace * speedup), "--seed", str(options.seed))
+    fleet = ("--nodes", str(nodes), "--profile", work.profile, "--speedup", str(sped(work, speedup)), "--seed", str(options.seed))
     return ("nice", "-n", "10", *PENSTOCK, "simulate", "--trace", str(trace), *window, *most, *objective, *pace, *fleet, "--json")
 
 
@@ -113,12 +128,14 @@ def simulated(work: Work, options: Options, nodes: int, speedup: float) -> Json:
 
 
 def arrivals(work: Work, options: Options, speedup: float) -> list[Arrival]:
-    """The requests of that load, at the workload's own speed."""
+    """The requests of that load, before they are sped up."""
     start_s, end_s = part(work, speedup)
     if work.trace:
         return traces.read(DATA / work.trace, None, Ask(start_s=start_s, end_s=end_s, limit=options.limit, seed=options.seed))
-    made = load.generate(msgspec.structs.replace(load.scenario(work.scenario), duration_s=end_s), options.seed)
-    return cut(made, start_s=start_s, end_s=end_s, speedup=1.0, limit=options.limit)
+    plain = load.scenario(work.scenario)
+    clients = {name: msgspec.structs.replace(client, rate=client.rate * work.pace * speedup) for name, client in plain.clients.items()}
+    made = load.generate(msgspec.structs.replace(plain, clients=clients), options.seed)
+    return cut(made, start_s=0.0, end_s=inf, speedup=1.0, limit=options.limit)
 
 
 def written(requests: list[Arrival], path: Path) -> Path:
@@ -167,8 +184,9 @@ def nodes_for(work: Work, options: Options, requests: list[Arrival], profile: Pr
     """As many nodes as make the workload at its own speed `LOAD` of what they can do."""
     if work.nodes:
         return work.nodes
-    offered = len(requests) * work.pace / span(requests)
-    first = ceil(best_s(profile, [Trip(one, cached_tokens=0) for one in requests]) * work.pace / span(requests))
+    pace = sped(work, 1.0)
+    offered = len(requests) * pace / span(requests)
+    first = ceil(best_s(profile, [Trip(one, cached_tokens=0) for one in requests]) * pace / span(requests))
     most: float = simulated(work, options, first, FIRST_LOAD)["good_per_s"]
     return max(1, round(first * offered / (LOAD * most)))
 
@@ -187,7 +205,21 @@ def rows(work: Work, nodes: int, idle_per_s: dict[float, float], results: dict[f
     worst = {speed: min(part["goodput"] for part in result["by_prompt_length"]) / result["goodput"] for speed, result in results.items()}
     lowest = min(worst, key=worst.__getitem__)
     found.append(Row(f"goodput: {work.name}, worst quarter / all", worst[lowest], "", None, 0.8, f"at {lowest:g}x"))
+    for groups, one in (("tenants", "tenant"), ("classes", "class")):
+        found += due_rows(
+            f"goodput: {work.name}, least served {one} / due", {speed: result["least_served"][groups] for speed, result in results.items()}
+        )
     return found
+
+
+def due_rows(name: str, least: dict[float, Json | None]) -> list[Row]:
+    """Where there are several of them."""
+    known = {speed: one for speed, one in least.items() if one is not None}
+    if not known:
+        return []
+    lowest = min(known, key=lambda speed: known[speed]["share"])
+    worst = known[lowest]
+    return [Row(name, worst["share"], "", None, 0.8, f"{worst['least']} at {lowest:g}x, {worst['requests']} requests")]
 
 
 def measured(work: Work, options: Options) -> list[Row]:
@@ -198,8 +230,8 @@ def measured(work: Work, options: Options) -> list[Row]:
         nodes = nodes_for(work, options, arrivals(work, options, 1.0), profile)
         with ThreadPoolExecutor(AT_ONCE) as pool:
             runs = {speedup: pool.submit(simulated, work, options, nodes, speedup) for speedup in LOADS}
-            one = None if work.for_s else alone(arrivals(work, options, 1.0), profile)
-            idle_per_s = {speedup: (one or alone(arrivals(work, options, speedup), profile)) * work.pace * speedup for speedup in LOADS}
+            one = alone(arrivals(work, options, 1.0), profile) if work.trace and not work.as_long else None
+            idle_per_s = {speedup: (one or alone(arrivals(work, options, speedup), profile)) * sped(work, speedup) for speedup in LOADS}
             results = {speedup: run.result() for speedup, run in runs.items()}
     except RuntimeError as error:
         return [Row(f"goodput: {work.name}", None, note=str(error))]

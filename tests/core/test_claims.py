@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from penstock.core.claims import OWN, RECENT_S, ROOM, Claims
+from penstock.core.claims import KEPT_HALF_LIFE_S, KEPT_MOST, OWN, RECENT_S, ROOM, Claims
 
 
 def claims(now: float = 0.0) -> Claims:
@@ -58,3 +58,40 @@ def test_claims_of_forgotten_tenants_are_dropped() -> None:
     for number in range(50_000):
         made.claim(f"t{number}", float(number))
     assert len(made.known) < 20_000
+
+
+def test_the_most_served_leave_memory_when_modest_tenants_lose_requests_for_want_of_it() -> None:
+    made = claims()
+    assert made.leaves("hog", 3.0) == 0.0
+    for _ in range(10):
+        made.short("small", True, 3.0)
+    assert 0.0 < made.leaves("small", 3.0) < made.leaves("middle", 3.0) < made.leaves("hog", 3.0) == made.kept
+    assert made.leaves("unknown", 3.0) == 0.0
+
+
+def test_memory_left_is_bounded_and_given_back_when_few_are_lost() -> None:
+    made = claims()
+    for _ in range(1_000):
+        made.short("small", True, 3.0)
+    assert made.kept == KEPT_MOST
+    for _ in range(1_000):
+        made.short("small", False, 3.0)
+    assert made.kept == 0.0
+
+
+def test_what_the_most_served_lose_keeps_no_memory_from_them() -> None:
+    made = claims()
+    for _ in range(100):
+        made.short("hog", True, 3.0)
+    assert made.kept == 0.0
+
+
+def test_memory_left_fades_while_no_modest_tenant_comes() -> None:
+    made = claims()
+    for _ in range(1_000):
+        made.short("small", True, 3.0)
+    assert made.leaves("hog", 3.0 + KEPT_HALF_LIFE_S) == pytest.approx(0.5 * KEPT_MOST, rel=0.1)
+
+
+def test_nobody_ranks_where_nothing_was_served() -> None:
+    assert Claims().rank("a", 1.0) == 1.0

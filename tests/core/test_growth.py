@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tests.playbook import NOTHING, Play, build, call, forward
 
-from penstock.config import Class, Node
+from penstock.config import Class, Node, When
+from penstock.core.claims import KEPT_MOST, Claims
 from penstock.core.lengths import ENOUGH
 from penstock.events import Arrived, Cancelled, Finished, FirstToken, Progress, Tick
 from penstock.knobs import Knobs
@@ -59,6 +60,35 @@ def test_memory_is_kept_for_one_that_has_waited_long() -> None:
     assert p.core.nodes[0].memory.claimant is p.core.flights[2]
     p >> Finished(1, output_tokens=10) << forward(2, "a") << forward(3, "a")
     assert p.core.nodes[0].memory.claimant is None
+
+
+def test_the_first_in_the_order_takes_over_what_is_kept_for_a_later_one() -> None:
+    high = Class(name="high", when=When(tenant="desk"), priority=5, ttft_ms=90_000.0)
+    p = Play(build(TIGHT, rules=(high, Class(name="usual", ttft_ms=60_000.0)), knobs=ALL))
+    p >> Arrived(call(1, tokens=5_000)) << forward(1, "a")
+    p >> Arrived(call(2, tokens=6_000)) << NOTHING
+    p.at(16.0) >> Tick() << NOTHING
+    memory = p.core.nodes[0].memory
+    assert memory.claimant is p.core.flights[2]
+    p >> Arrived(call(3, tokens=7_000, tenant="desk")) << NOTHING
+    p.at(40.0) >> Arrived(call(4, tokens=9_000)) << NOTHING
+    assert memory.claimant is p.core.flights[3] and p.core.flights[2].claim is None
+    p >> Finished(1, output_tokens=10) << forward(3, "a")
+
+
+def test_the_most_served_tenant_leaves_memory_that_a_modest_one_is_given() -> None:
+    p = play()
+    lane = p.core.lanes["*"]
+    claims = lane.claims[3] = Claims()
+    p >> Arrived(call(1, tokens=100, tenant="small")) << forward(1, "a")
+    p >> Arrived(call(2, tokens=5_000, tenant="hog")) << forward(2, "a")
+    p >> Arrived(call(3, tokens=100, tenant="small")) << forward(3, "a")
+    claims.kept = KEPT_MOST
+    p.at(2.0) >> Arrived(call(4, tokens=3_500, tenant="hog")) << NOTHING
+    lane.drain_s = 1e3
+    p >> Arrived(call(5, tokens=3_500, tenant="small")) << forward(5, "a")
+    claims.kept = 0.0
+    p >> Finished(5, output_tokens=10) << forward(4, "a")
 
 
 def test_claim_ends_with_the_one_that_laid_it() -> None:

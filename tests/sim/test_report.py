@@ -17,7 +17,7 @@ from penstock.sim.world import Trip
 KEYS = [
     "preset", "requests", "completed", "refused", "diverted", "goodput", "good_per_s", "ttft_s", "tpot_s", "itl_s", "busy", "utilisation",
     "prefix_hit",
-    "memory", "preempted", "output_tokens_per_s", "by_prompt_length", "fairness", "whole_s", "by_class",
+    "memory", "preempted", "output_tokens_per_s", "by_prompt_length", "fairness", "least_served", "whole_s", "by_class",
 ]  # fmt: skip
 
 

@@ -106,7 +106,7 @@ class Admission:
             # While next to nothing is refused, what is quite likely in time is let in as well.
             left += flight.grace_s * max(0.0, 1.0 - CALM * lane.pressure.share())
         base_s = 0.0 if flight.by_end else lane.nodes[0].base_s
-        if choice is not None and not lane.queue.size:
+        if choice is not None and (not lane.queue.size or self._passes(flight, now)):
             predicted = flight.own_s if flight.by_end else choice.ready_s
         else:
             ahead, ahead_s = lane.queue.ahead(flight.priority, flight.key)
@@ -151,11 +151,30 @@ class Admission:
             self._bands(flight, now).note(flight.request.prompt_tokens, refusal is None, room_s, now)
             if flight.account is not None and refusal is not None:
                 self._claims(flight).refuse(flight.request.tenant, room_s, now)
+            if flight.account is not None and lane.blocked:
+                self._claims(flight).short(flight.request.tenant, refusal is not None, now)
         return refusal
+
+    def _passes(self, flight: Flight, now: float) -> bool:
+        """Whether it need not wait behind others that wait for memory: what they leave free is for those who are served less."""
+        lane = flight.lane
+        if not lane.blocked or flight.account is None or flight.due == inf:
+            return False
+        return self._claims(flight).rank(flight.request.tenant, now) < 1.0
+
+    def leaves(self, flight: Flight, now: float) -> int:
+        """Tokens of a node's memory that it has to leave free for tenants that are served less."""
+        claims = flight.lane.claims.get(flight.priority)
+        if claims is None or not claims.kept or flight.due == inf:
+            return 0
+        capacity = flight.lane.nodes[0].memory.capacity
+        return 0 if capacity == inf else int(claims.leaves(flight.request.tenant, now) * capacity)
 
     def withdrawn(self, flight: Flight, now: float) -> None:
         """It was admitted and not served after all."""
         self._bands(flight, now).withdrawn(flight.request.prompt_tokens)
+        if flight.account is not None and flight.lane.blocked and flight.due < inf:
+            self._claims(flight).short(flight.request.tenant, True, now)
 
     def served(self, flight: Flight, now: float) -> None:
         """It was dispatched."""

@@ -4,6 +4,10 @@ With deadlines the queue holds only what can be served in time, so that what is 
 a tenant that was given more than the mean, and than another with recent refusals, is admitted only if a request of that other
 one would still fit behind it. Counters are as those of `core.fairness`, but nobody is lifted: whoever asks seldom is served in
 full, as long as what it asks for is less than its share.
+
+Where memory is what is short, a request fits or does not within its short deadline, and no order of the queue helps who finds it
+full. So there the most served tenants leave some of it free, as trunks are reserved in telephone networks: as much
+as lets the requests of those that were served much less find room.
 """
 
 from __future__ import annotations
@@ -18,7 +22,15 @@ RECENT_S = 30.0
 TOLERANCE = 0.05
 ROOM = 0.7
 """Share of that room which those who are served more may fill: what is refused comes in bursts."""
-
+KEPT_MOST = 0.04
+"""Of a node's memory, at most so much is kept free of those who are served most."""
+LOST = 0.05
+"""Share of the requests of those who are served less that may be lost for want of memory: with none, much would lie idle."""
+STEP = 2e-3
+KEPT_HALF_LIFE_S = 300.0
+"""Of what is kept while none of them come."""
+MODEST = 0.5
+"""Who was given less than this share of what the most served was is served less."""
 
 OWN = 64
 """Tenants whose prompt lengths are counted each by itself; those beyond are counted together."""
@@ -39,14 +51,16 @@ class Claim:
 
 
 class Claims:
-    __slots__ = ("books", "known", "levelled_at", "mean", "refused", "shared")
+    __slots__ = ("books", "kept", "known", "levelled_at", "mean", "most", "refused", "shared")
 
     def __init__(self) -> None:
         self.books = Fairness()
         self.refused = Ranks(self.books)
         self.known: dict[Account, Claim] = {}
         self.shared = Bands()
-        self.levelled_at, self.mean = -inf, 0.0
+        self.levelled_at, self.mean, self.most = -inf, 0.0, 0.0
+        self.kept = 0.0
+        """Where memory is short, the share of it that the most served tenant has to leave free; others less, as they were given less."""
 
     def claim(self, tenant: str, now: float) -> Claim:
         account = self.books.account(tenant, now)
@@ -76,6 +90,27 @@ class Claims:
         claim.refused_at = claim.seen_at = now
         self.refused.join(claim.account)
 
+    def rank(self, tenant: str, now: float) -> float:
+        """From 0 to 1: what the tenant was given of late over what the most served was."""
+        level = self._level(now)
+        most = self.most * self.books.scale(now)
+        if not most or not level:
+            return 1.0
+        known = self.books.accounts.get(tenant)
+        return 0.0 if known is None else min(1.0, known.counter / most)
+
+    def leaves(self, tenant: str, now: float) -> float:
+        """The share of a node's memory that a request of the tenant has to leave free."""
+        if not self.kept:
+            return 0.0
+        rank = self.rank(tenant, now)
+        return self.kept * rank
+
+    def short(self, tenant: str, lost: bool, now: float) -> None:
+        """Memory is short, and a request of the tenant was admitted, or lost: keep so much free that few of the modest ones' are."""
+        if self.rank(tenant, now) < MODEST:
+            self.kept = min(KEPT_MOST, max(0.0, self.kept + STEP * (lost - LOST)))
+
     def ahead_of(self, tenant: str, now: float) -> float | None:
         """How long a request of the tenant that is served least, and was refused, could wait, if this tenant has to leave it room.
 
@@ -92,9 +127,12 @@ class Claims:
     def _level(self, now: float) -> float:
         """The mean over tenants seen of late, scaled as their counters are; looked at anew once a second, less often for many."""
         if now - self.levelled_at > max(1.0, 1e-3 * len(self.known)):
+            if self.kept:
+                self.kept *= 0.5 ** ((now - self.levelled_at) / KEPT_HALF_LIFE_S)
             self.levelled_at = now
             counters = [account.counter for account, claim in self.known.items() if now - claim.seen_at <= RECENT_S]
             self.mean = sum(counters) / len(counters) / self.books.scale(now) if counters else 0.0
+            self.most = max(counters) / self.books.scale(now) if counters else 0.0
         return self.mean * self.books.scale(now)
 
     def _least(self, now: float) -> Account | None:

@@ -6,7 +6,7 @@ lost, and a pass looks at a bounded number of queue heads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from heapq import heappop
 from math import inf
 from random import Random
@@ -215,7 +215,10 @@ class Core:
         """Start it on its lane's nodes, or have it wait for them where it may; else the outcome to refuse it with."""
         lane, knobs, admission = flight.lane, self.knobs, self.admission
         tokens = self._kv_tokens(flight)
-        choice = self.router.choose(flight, lane.nodes, tokens, knobs, now)
+        if lane.claims:
+            choice = self._choose(flight, tokens, self._leaves(flight, now), now)
+        else:
+            choice = self.router.choose(flight, lane.nodes, tokens, knobs, now)
         admission.estimate(flight, choice)
         if self.weighs or (self.fair and not self.books.alone(flight.request.tenant)):
             self._weigh(flight, now)
@@ -242,6 +245,16 @@ class Core:
             admission.withdrawn(flight, now)
             return Outcome.REFUSED_FULL
         return None
+
+    def _leaves(self, flight: Flight, now: float) -> int:
+        return self.admission.leaves(flight, now) if flight.lane.claims else 0
+
+    def _choose(self, flight: Flight, tokens: int, leaves: int, now: float, hint: Node | None = None) -> Choice | None:
+        """The router's choice among nodes with memory for `tokens`, and `leaves` more that it leaves to others."""
+        choice = self.router.choose(flight, flight.lane.nodes, tokens + leaves, self.knobs, now, hint)
+        if choice is not None:
+            choice.kv_tokens = tokens
+        return choice
 
     def _why(self, flight: Flight, now: float) -> tuple[float, float, float, float]:
         left_s = flight.due - now if flight.due < inf else -1.0
@@ -456,18 +469,24 @@ class Core:
                 actions.append(Cancel(event.id, one.node.name))
         return node
 
-    def _hold_back(self, flight: Flight, tokens: int, now: float) -> bool:
+    def _hold_back(self, flight: Flight, tokens: int, ahead: Sequence[Flight], now: float) -> bool:
         """Where slots are free and memory is not, let the node with most of it keep what becomes free for one that has waited
-        long. Returns whether it is memory that is waited for.
+        long. Its place in the order decides: it takes over what is kept for others than those `ahead` of it. Returns whether
+        it is memory that is waited for.
         """
         open_nodes = [node for node in flight.lane.nodes if node.running < node.limit and node.admits(now)]
         if not open_nodes:
             return False
         if flight.claim is None and now - flight.arrived > HOLD_BACK * min(flight.due - flight.arrived, PATIENT_S):
             unclaimed = [node for node in open_nodes if node.memory.claimant is None]
+            if not unclaimed:
+                unclaimed = [node for node in open_nodes if node.memory.claimant not in ahead and node.memory.claimant is not flight]
             if unclaimed:
-                flight.claim = max(unclaimed, key=lambda node: node.memory.capacity - node.memory.promised())
-                flight.claim.memory.hold_back(flight, tokens)
+                node = max(unclaimed, key=lambda node: node.memory.capacity - node.memory.promised())
+                if node.memory.claimant is not None:
+                    node.memory.claimant.claim = None
+                flight.claim = node
+                node.memory.hold_back(flight, tokens)
         return True
 
     def _leave(self, flight: Flight) -> None:
@@ -536,7 +555,9 @@ class Core:
         was_blocked, lane.blocked = lane.blocked, False
         while len(skipped) < knobs.scan and (flight := queue.pop()) is not None:
             tokens = self._kv_tokens(flight)
-            choice = None if tokens >= least else self.router.choose(flight, lane.nodes, tokens, knobs, now, hint)
+            leaves = self._leaves(flight, now)
+            tried = tokens + leaves < least or flight.claim is not None
+            choice = self._choose(flight, tokens, leaves, now, hint) if tried else None
             if choice is None and self.router.kept(flight, lane.nodes, knobs.kept_busy):
                 queue.pass_over(flight)
                 skipped.append(flight)
@@ -545,11 +566,11 @@ class Core:
             elif choice is None:
                 lane.blocked = True
                 skipped.append(flight)
-                if not flight.tried and tokens < least:
+                if not flight.tried and tried:
                     # Smaller ones may pass one that waits for memory, until it has waited long.
-                    if not self._hold_back(flight, tokens, now):
+                    if not self._hold_back(flight, tokens, skipped, now):
                         break
-                    least = tokens
+                    least = min(least, tokens + leaves)
             elif (ready := now + (flight.own_s if flight.by_end else choice.ready_s)) > flight.due and self.way.may_open(flight, now):
                 skipped.append(flight)
             elif ready > flight.due:

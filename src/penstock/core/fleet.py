@@ -150,6 +150,7 @@ class Node:
 
     def size_memory(self, knobs: Knobs) -> None:
         self.memory.resize(inf if self.kv_tokens is None else self.kv_tokens * knobs.kv_share)
+        self.memory.pool.sure = knobs.kv_sure
 
     def watch(self) -> None:
         """Note whether more than slots and memory must be looked at before it is given work: `guarded`."""

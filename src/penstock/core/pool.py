@@ -1,7 +1,7 @@
 """What a node's running answers will hold of its KV memory, now and some tokens from now, as a sum of many.
 
 An answer's own high quantile is seldom needed by many at once: while some grow, others end and give all back. So where the
-sum of single reservations is full, what counts is the expected use at each of `lengths.AHEAD` tokens from now and `SURE`
+sum of single reservations is full, what counts is the expected use at each of `lengths.AHEAD` tokens from now and `sure`
 deviations more. A node whose answers are all young is filled less than one whose answers are of all ages.
 """
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from penstock.core.flight import Flight
 
 SURE = 3.0
+"""Of 1,500 answers a few are then thrown out by an engine that holds 20 of them, and none by one that holds hundreds."""
 TIGHT = 0.6
 """Below this share of its memory reserved a node is not looked at so closely."""
 
@@ -24,7 +25,7 @@ TIGHT = 0.6
 class Pool:
     """`clock` is the node's count of tokens that each of its streams was given, see `Node.clock`."""
 
-    __slots__ = ("flights", "mean", "passes", "ready", "variance")
+    __slots__ = ("flights", "mean", "passes", "ready", "sure", "variance")
 
     def __init__(self) -> None:
         self.flights: dict[int, Flight] = {}
@@ -33,6 +34,7 @@ class Pool:
         self.mean = [0.0] * len(AHEAD)
         self.variance = [0.0] * len(AHEAD)
         self.ready = False
+        self.sure = SURE
 
     def began(self, flight: Flight, clock: float) -> None:
         """Its first token is out."""
@@ -93,7 +95,7 @@ class Pool:
         most = flight.request.max_tokens or inf
         for more, share, mean, variance in zip(AHEAD, flight.length.ahead(0), self.mean, self.variance, strict=True):
             use = (prompt_kv + more) * share if more <= most else 0.0
-            if mean + use + SURE * sqrt(max(0.0, variance + use * (prompt_kv + more) * (1.0 - share))) > limit:
+            if mean + use + self.sure * sqrt(max(0.0, variance + use * (prompt_kv + more) * (1.0 - share))) > limit:
                 return False
         return True
 
@@ -103,4 +105,4 @@ class Pool:
 
     def peak(self) -> float:
         """The most that is expected to be held, and what makes it sure."""
-        return max(mean + SURE * sqrt(max(0.0, variance)) for mean, variance in zip(self.mean, self.variance, strict=True))
+        return max(mean + self.sure * sqrt(max(0.0, variance)) for mean, variance in zip(self.mean, self.variance, strict=True))

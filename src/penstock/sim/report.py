@@ -15,6 +15,7 @@ Definitions, times in seconds:
   in which requests waited for memory; rounding: reserved only because pages are whole.
 - preempted: times that an engine took a running sequence's memory for another's want of it.
 - fairness: see `sim.fairness`; None where there is one tenant.
+- least_served: see `sim.shares`; of tenants and of classes, None where there is one.
 - whole_s: from a request's arrival to its last token; over completed requests.
 - prefix_hit: prompt tokens found in a cache over prompt tokens, of the requests that ran to their end.
 """
@@ -29,6 +30,7 @@ from penstock.engine.histogram import Histogram
 from penstock.facts import Outcome, Profile
 from penstock.sim.fairness import fairness
 from penstock.sim.matrix import by_class, sorted_by_class
+from penstock.sim.shares import by_tenant, shares
 from penstock.sim.slo import Slo
 from penstock.sim.spread import ratio, rounded, spread
 from penstock.sim.world import REFUSED, Trip, World
@@ -68,6 +70,7 @@ def summary(name: str, world: World, slo: Slo) -> Json:
         "output_tokens_per_s": ratio(sum(trip.arrival.output_tokens for trip in done), whole),
         "by_prompt_length": by_prompt_length(trips, good),
         "fairness": fairness(trips),
+        "least_served": {"tenants": shares(by_tenant(trips), good), "classes": shares({one.name: one.trips for one in classes}, good)},
         "whole_s": spread([whole_s(trip) for trip in done], (50, 99)),
         "by_class": by_class(classes, good),
     }
