@@ -192,3 +192,12 @@ def test_requests_that_have_ended_are_forgotten() -> None:
 def test_a_request_on_two_nodes_is_forwarded_to_one_by_forward() -> None:
     play = Play(build("a", rules=RULES))
     play >> Arrived(call(1)) << forward(1, "a") >> FirstToken(1, "a") << NOTHING
+
+
+def test_nobody_wakes_up_for_a_request_that_has_shown_its_first_byte() -> None:
+    play = pair()
+    play >> Arrived(call(1, stream=True))
+    play.pending.clear()
+    assert play.core.deadline < inf
+    play >> FirstToken(1)
+    assert play.core.deadline == inf and not play.core.second.hedges.heap

@@ -15,7 +15,7 @@ KEY = ("m", "c", "t")
 
 def learned(lengths: list[int]) -> Survival:
     made = Survival(0.8, 256)
-    made.learn([(0, tokens, True) for tokens in lengths])
+    made.learn([(0, bin_of(tokens), True) for tokens in lengths])
     made.settle()
     return made
 
@@ -33,7 +33,7 @@ def test_longest_lengths_share_the_last_bin() -> None:
 @given(st.lists(st.tuples(st.integers(0, 5_000), st.integers(1, 5_000), st.booleans()), max_size=60))
 def test_fewer_answers_are_longer_the_longer_it_is(news: list[tuple[int, int, bool]]) -> None:
     made = Survival(0.8, 256)
-    made.learn([(before, before + more, ended) for before, more, ended in news])
+    made.learn([(bin_of(before), bin_of(before + more), ended) for before, more, ended in news])
     made.settle()
     shares = [made.over(start) for start in STARTS[:-1]]
     assert shares == sorted(shares, reverse=True) and 0.0 <= shares[-1] <= shares[0] == 1.0
@@ -53,7 +53,7 @@ def test_answers_that_still_run_keep_short_ones_from_being_taken_for_all() -> No
     rng, news = random.Random(1), []
     for _ in range(2_000):
         tokens = int(rng.expovariate(1 / 500)) + 1
-        news.append((0, min(tokens, 200), tokens <= 200))
+        news.append((0, bin_of(min(tokens, 200)), tokens <= 200))
     made = Survival(0.8, 256)
     made.learn(news)
     made.settle()
@@ -63,7 +63,9 @@ def test_answers_that_still_run_keep_short_ones_from_being_taken_for_all() -> No
 
 def test_answer_counted_in_parts_weighs_as_one() -> None:
     whole, parts = learned([100, 900] * 200), Survival(0.8, 256)
-    parts.learn([(0, 100, True), (0, 300, False), (300, 900, True)] * 200)
+    parts.learn(
+        [(bin_of(before), bin_of(tokens), ended) for before, tokens, ended in ((0, 100, True), (0, 300, False), (300, 900, True))] * 200
+    )
     parts.settle()
     assert parts.mean == pytest.approx(whole.mean, rel=0.05)
 

@@ -12,7 +12,7 @@ from tests.playbook import call
 from penstock.core.classify import DEFAULT
 from penstock.core.flight import Flight
 from penstock.core.lane import Lane
-from penstock.core.lengths import AHEAD, Survival
+from penstock.core.lengths import AHEAD, Survival, bin_of
 from penstock.core.pool import Pool
 
 LANE = Lane("m", [])
@@ -21,7 +21,7 @@ LANE = Lane("m", [])
 def curve(mean: float = 500.0) -> Survival:
     rng = random.Random(1)
     made = Survival(0.8, 256)
-    made.learn([(0, int(rng.expovariate(1 / mean)) + 1, True) for _ in range(4_000)])
+    made.learn([(0, bin_of(int(rng.expovariate(1 / mean)) + 1), True) for _ in range(4_000)])
     made.settle()
     return made
 

@@ -61,7 +61,7 @@ class Play:
 
     def scored(self, blocks: tuple[int, ...] = (), *, hint: Node | None = None) -> set[int]:
         looking = Looking()
-        self.router.single = looking
+        self.router.single, self.router.leader = looking, None
         self.choose(blocks, hint=hint)
         assert len(looking.seen) == len(set(looking.seen))
         return set(looking.seen)
@@ -218,3 +218,15 @@ def test_same_seed_gives_the_same_choices() -> None:
 def test_unknown_policy_is_named_with_its_place() -> None:
     with pytest.raises(ConfigError, match=r"policy\.score\.nonsense"):
         Play(fleet(1), score={"nonsense": 1.0})
+
+
+def test_one_pass_over_scores_and_pick_chooses_as_the_two_steps_do() -> None:
+    short, long = Play(fleet(8), seed=3), Play(fleet(8), seed=3)
+    long.router.leader = None
+    assert short.router.leader is not None
+    for turn in range(200):
+        for play in (short, long):
+            play.nodes[turn % 8].running += turn % 3
+            play.nodes[turn % 5].free_at = 0.01 * (turn % 7)
+        one, other = short.chosen(), long.chosen()
+        assert (one.node.name, one.score, one.ready_s) == (other.node.name, other.score, other.ready_s)

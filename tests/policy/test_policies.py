@@ -219,3 +219,26 @@ def test_a_ticket_is_offered_where_jobs_are_kept_and_not_to_a_job() -> None:
     assert Ticket().step(Flight(call(1, ticket=True)), AROUND) == Step(divert=True)
     assert Ticket().step(Flight(call(1)), AROUND) is None
     assert Ticket().step(Flight(call(1, ticket=True, patient=True)), AROUND) is None
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from((0.0, 0.01, 0.5, 3.0)), st.integers(0, 4), st.sampled_from((0, 512))), min_size=1, max_size=12),
+    st.integers(0, 1_000),
+)
+def test_latency_leads_to_the_node_that_its_scores_and_the_best_pick_come_to(rows: list[tuple[float, int, int]], seed: int) -> None:
+    nodes = [Node(index, free_at=free_at, running=running) for index, (free_at, running, _) in enumerate(rows)]
+    flight, cached = Flight(call(1, tokens=2_000)), [hit for *_, hit in rows]
+    scores = Latency().score(flight, nodes, cached, 0.25)
+    one, other = random.Random(seed), random.Random(seed)
+    index = Best().pick(scores, nodes, one)
+    assert Latency().lead(flight, nodes, cached, 0.25, Best().tolerance, other) == (index, scores[index])
+    assert one.random() == other.random(), "with as many draws"
+
+
+@given(st.sampled_from(sorted(ADMIT)), st.floats(0, 100), st.floats(0, 100), st.integers(1, 10))
+def test_who_can_start_at_once_and_in_time_is_let_in_by_policies_that_say_so(
+    name: str, predicted_s: float, more_s: float, most: int
+) -> None:
+    policy = find(ADMIT, name, "k")
+    assert policy.prompt
+    assert policy.refusal(View(0, most, predicted_s, predicted_s + more_s)) is None

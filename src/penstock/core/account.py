@@ -167,8 +167,11 @@ class Account:
 
     def book(self, tariff: Tariff, prompt: int, cached: int, output: int) -> Amounts:
         """Add a call to what is spent; what it came to."""
-        cached = min(max(cached, 0), prompt)
-        cost = tariff.cost(prompt, cached, output)
+        if cached < 0:
+            cached = 0
+        elif cached > prompt:
+            cached = prompt
+        cost = 0 if tariff is FREE else tariff.cost(prompt, cached, output)
         self.requests += 1
         self.prompt_tokens += prompt
         self.cached_tokens += cached

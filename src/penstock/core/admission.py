@@ -60,6 +60,7 @@ class Admission:
         """`books` and `answers` are what was learned of tenants and of answers' times before, if anything was."""
         self.books = books or Fairness()
         self.policy: Admit = find(ADMIT, policy.admit, "policy.admit")
+        self.prompt: bool = getattr(self.policy, "prompt", False)
         self.knobs, self.rng = knobs, rng
         self.answers = answers or Answers()
 
@@ -85,6 +86,15 @@ class Admission:
         flight.by_end = flight.task.ttft_s == inf
         flight.due = min(flight.due, sure + flight.own_s + (0.0 if flight.by_end else base_s))
         flight.grace_s = latest - sure
+
+    def lets_in(self, flight: Flight, choice: Choice, now: float) -> bool:
+        """The common case: nothing waits, and it can start at once and in time. Then `refusal` would find nothing, and note nothing."""
+        return (
+            self.prompt
+            and choice.ready_s * (1.0 + self.knobs.margin) <= flight.due - now
+            and flight.ends == inf
+            and not flight.lane.returns.every.due
+        )
 
     def refusal(self, flight: Flight, choice: Choice | None, now: float) -> Outcome | None:
         """The outcome to refuse `flight` with, or None. `choice` is its best node now, if any has a slot."""

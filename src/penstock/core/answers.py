@@ -28,7 +28,9 @@ class Answers:
         middle, high = self.known.get(key, FIRST)
         middle *= 1 + STEP * (MIDDLE if ratio > middle else MIDDLE - 1)
         high *= 1 + STEP * (HIGH if ratio > high else HIGH - 1)
-        self.known[key] = (max(FLOOR, middle), max(FLOOR, middle, high))
+        if middle < FLOOR:
+            middle = FLOOR
+        self.known[key] = (middle, high if high > middle else middle)
 
     def ratios(self, key: tuple[str, str]) -> tuple[float, float]:
         """A middle and a high quantile of an answer's time, as shares of its node's mean."""

@@ -132,7 +132,9 @@ class Concurrency:
         self.blind = float(blind) if self.blind < 0 else self.blind + BLIND_STEP * (blind - self.blind)
         if self.blind < BLIND_LEAST:
             self.blind = 0.0
-        self._rule(self.blind > BLIND or now < self.late_until, running)
+        rules = self.blind > BLIND or now < self.late_until
+        if rules is not self.rules:
+            self._rule(rules, running)
         if total_s < self.patience_s:
             self.patience_s = total_s
         elif self.patience_s < inf:

@@ -7,6 +7,7 @@ lost, and a pass looks at a bounded number of queue heads.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from heapq import heappop
 from math import inf
 from random import Random
 from typing import Any
@@ -130,6 +131,9 @@ class Core:
         if hedges:
             if hedges[0][0] <= now:
                 self.second.try_overdue(now, actions)
+            while hedges and ((watched := self.flights.get(hedges[0][1])) is None or watched.first >= 0):
+                # It has shown what was waited for: nobody need wake up to see that.
+                heappop(hedges)
             if hedges and hedges[0][0] < deadline:
                 deadline = hedges[0][0]
         self.deadline = deadline
@@ -178,9 +182,11 @@ class Core:
         if lane is None:
             actions.append(Reject(request.id, Outcome.UNAVAILABLE, UNAVAILABLE_WAIT_S))
             return
-        task = self.classify(request)
-        ladder, most = self.ladders.of(request, task.name), request.max_priority
-        priority = task.priority if task.priority < most else most
+        task, ladders = self.classify(request), self.ladders
+        name, priority, most = task.name, task.priority, request.max_priority
+        ladder = ladders.usual if request.ladder is None and not ladders.classes else ladders.of(request, name)
+        if priority > most:
+            priority = most
         flight = Flight(request, task, lane, now, ladder, request.model, ladder.waits or request.patient, priority=priority)
         self.flights[request.id] = flight
         if priority < self.lowest:
@@ -193,13 +199,13 @@ class Core:
                 self._set_depth()
         if self.retries < RETRIES_KEPT:
             self.retries += self.knobs.retry_share
-        flight.length = self.lengths.find((lane.model, task.name, request.tenant))
+        flight.length = self.lengths.find((lane.model, name, request.tenant))
         if lane.returns.every.due and request.retry:
-            flight.returns = lane.returns.take((request.tenant, task.name), now, request.retry > 0)
+            flight.returns = lane.returns.take((request.tenant, name), now, request.retry > 0)
         self._set_deadline(flight)
-        for name, rung in ladder.eager:
-            if rung.step(flight, self.ladders.around) is not None:
-                self.climb.divert(flight, name, now, actions)
+        for tried, rung in ladder.eager:
+            if rung.step(flight, ladders.around) is not None:
+                self.climb.divert(flight, tried, now, actions)
                 return
         refusal = self._place(flight, now, actions)
         if refusal is not None:
@@ -207,17 +213,19 @@ class Core:
 
     def _place(self, flight: Flight, now: float, actions: list[Action]) -> Outcome | None:
         """Start it on its lane's nodes, or have it wait for them where it may; else the outcome to refuse it with."""
-        lane = flight.lane
+        lane, knobs, admission = flight.lane, self.knobs, self.admission
         tokens = self._kv_tokens(flight)
         choice = self._choose(flight, tokens, self._leaves(flight, now), now)
-        self.admission.estimate(flight, choice)
-        if self.fair or self.weighs:
+        admission.estimate(flight, choice)
+        if self.weighs or (self.fair and not self.books.alone(flight.request.tenant)):
             self._weigh(flight, now)
-        flight.rank = self.order.key(flight)
-        flight.key = LATEST.key(flight) if self.yields else flight.rank
-        refusal = self.admission.refusal(flight, choice, now)
-        if refusal is not None:
-            return self.way.make(flight, refusal, now, actions) if self.knobs.preempt and flight.priority > self.lowest else refusal
+        flight.rank = flight.key = self.order.key(flight)
+        if self.latest is not None:
+            flight.key = self.latest.key(flight)
+        if choice is None or lane.queue.size or not admission.lets_in(flight, choice, now):
+            refusal = admission.refusal(flight, choice, now)
+            if refusal is not None:
+                return self.way.make(flight, refusal, now, actions) if knobs.preempt and flight.priority > self.lowest else refusal
         lane.drain.came(flight, now)
         if self.way.urgent(flight) and self.way.secure(flight, choice, tokens, now, actions):
             return None
@@ -231,7 +239,7 @@ class Core:
         elif flight.waits:
             self._wait(flight, now)
         else:
-            self.admission.withdrawn(flight, now)
+            admission.withdrawn(flight, now)
             return Outcome.REFUSED_FULL
         return None
 
@@ -266,19 +274,19 @@ class Core:
 
     def _set_deadline(self, flight: Flight) -> None:
         task, request = flight.task, flight.request
-        flight.due = inf
         if task.patient or request.patient:
+            flight.due = inf
             return
-        if task.ttft_s < inf:
-            flight.due = flight.arrived + task.first_s(request.prompt_tokens)
+        # `TaskClass.first_s`, for every request.
+        flight.due = flight.arrived + (task.ttft_s + task.ttft_s_per_token * request.prompt_tokens)
         if task.total_s < inf and not flight.lane.learned():
             decode_s = capped(flight.length.mean, request.max_tokens) * flight.lane.nodes[0].steps.itl_s
             flight.due = min(flight.due, flight.arrived + task.total_s - decode_s)
 
     def _kv_tokens(self, flight: Flight) -> int:
-        request = flight.request
-        flight.quota = int(capped(flight.length.high, request.max_tokens))
-        return request.prompt_tokens + flight.quota
+        request, high = flight.request, flight.length.high
+        quota = flight.quota = request.max_tokens if 0 < request.max_tokens < high else int(high)
+        return request.prompt_tokens + quota
 
     def _wait(self, flight: Flight, now: float) -> None:
         if flight.patient:
@@ -303,8 +311,8 @@ class Core:
         self.waiting += 1
 
     def _forward(self, flight: Flight, choice: Choice, now: float, actions: list[Action]) -> None:
-        node, request = choice.node, flight.request
-        flight.node, flight.uncached, flight.forwarded = node, choice.uncached, now
+        node, request, uncached = choice.node, flight.request, choice.uncached
+        flight.node, flight.uncached, flight.forwarded = node, uncached, now
         flight.ready_at = now + choice.ready_s
         flight.attempt += 1
         node.give(flight, choice.kv_tokens, now)
@@ -318,19 +326,22 @@ class Core:
         flight.lane.drain.forwarded(flight, now)
         if request.blocks:
             self.prefixes.insert(node.index, request.blocks)
-        knobs = self.knobs
-        if knobs.hedge_share:
+        share, itl_s = self.knobs.hedge_share, node.steps.itl_s
+        if share:
             hedges = self.second.hedges
-            hedges.spare_tokens += knobs.hedge_share * choice.kv_tokens
-            if flight.due < inf and len(flight.lane.nodes) > 1:
-                overdue = now + choice.ready_s * (1.0 + knobs.margin) + SPARE_S
+            hedges.spare_tokens += share * choice.kv_tokens
+            # While it is not known how long answers take, a whole one is never overdue.
+            if flight.due < inf and (itl_s or request.stream) and len(flight.lane.nodes) > 1:
+                overdue = now + choice.ready_s * (1.0 + self.knobs.margin) + SPARE_S
                 if not request.stream:
                     overdue += self.second.whole_s(flight, node)
                 last = flight.due - node.base_s - flight.own_s - SPARE_S
                 hedges.watch(flight, overdue if overdue > last else last, self.flights)
-        output_tokens = float(capped(flight.length.mean, request.max_tokens))
-        cached = float(request.prompt_tokens - choice.uncached)
-        why = (now - flight.arrived, choice.ready_s, cached, choice.score, float(flight.attempt), output_tokens, node.steps.itl_s)
+        output_tokens, most = flight.length.mean, request.max_tokens
+        if most and output_tokens > most:
+            output_tokens = float(most)
+        cached = float(request.prompt_tokens - uncached)
+        why = (now - flight.arrived, choice.ready_s, cached, choice.score, float(flight.attempt), output_tokens, itl_s)
         model = "" if flight.model == request.model else flight.model
         actions.append(Forward(request.id, node.name, why, model, flight.taken))
 
@@ -372,27 +383,26 @@ class Core:
             return None
         succeeded = event.status < 400
         if succeeded:
+            request, task, tokens, model = flight.request, flight.task, event.output_tokens, flight.lane.model
             node.learn_end(flight, now)
             if node.concurrency is not None and node.concurrency.rules:
-                self.answers.learn((flight.lane.model, flight.task.name), now - flight.forwarded, node.concurrency.recent_s)
-            tokens = event.output_tokens
-            if flight.request.stream and flight.first >= 0 and tokens >= PACED_TOKENS and flight.task.tpot_s == node.tpot_s < inf:
+                self.answers.learn((model, task.name), now - flight.forwarded, node.concurrency.recent_s)
+            if flight.first >= 0 and tokens >= PACED_TOKENS and task.tpot_s == node.tpot_s < inf and request.stream:
                 node.learn_aim((now - flight.first) / (tokens - 1))
-            self._learn_answer(flight, node, event)
+            if tokens > 0:
+                # What an engine says is input: no answer is longer than the caller allowed, or than any engine writes.
+                most, before = request.max_tokens or MOST, flight.counted
+                if tokens > most:
+                    tokens = most
+                self.lengths.learn((model, task.name, request.tenant), tokens, True, before if before < tokens else tokens - 1)
+            if event.cached_tokens >= 0 and request.blocks:
+                expected = request.prompt_tokens - flight.uncached
+                self.prefixes.correct(node.index, expected // BLOCK_TOKENS, event.cached_tokens // BLOCK_TOKENS)
         node.take_back(flight, now)
         if node.breaker.count or node.guarded:
             node.breaker.note(Result.SUCCESS if succeeded else Result.NEUTRAL, now, self.knobs)
             node.watch()
         return node
-
-    def _learn_answer(self, flight: Flight, node: Node, event: Finished) -> None:
-        if event.output_tokens > 0:
-            # What an engine says is input: no answer is longer than the caller allowed, or than any engine writes.
-            tokens = min(event.output_tokens, flight.request.max_tokens or MOST)
-            self.lengths.learn(_length_key(flight), tokens, before=min(flight.counted, tokens - 1))
-        if event.cached_tokens >= 0 and flight.request.blocks:
-            expected = flight.request.prompt_tokens - flight.uncached
-            self.prefixes.correct(node.index, expected // BLOCK_TOKENS, event.cached_tokens // BLOCK_TOKENS)
 
     def _failed(self, event: Failed, now: float, actions: list[Action]) -> Node | None:
         flight = self.flights.get(event.id)
@@ -665,6 +675,8 @@ class Core:
         self.order: Order = find(ORDER, config.policy.order, "policy.order")
         self.fair = getattr(self.order, "between_tenants", False)
         self.yields = self.fair or getattr(self.order, "yields", False)
+        self.latest = LATEST if self.yields and type(self.order).key is not Deadline.key else None
+        """The order by which it yields, where it is another."""
         self.shares = {task.name: task.floor for task in self.classify.classes if task.floor > 0}
         self.weighs = bool(self.shares) or (self.yields and not self.fair)
         self.admission = Admission(config.policy, self.knobs, self.rng, self.books, self.answers)

@@ -60,8 +60,10 @@ class Drain:
         if now - self._at >= AGE_S:
             self._age(now)
         name = flight.task.name
-        if name in self.served or len(self.served) < CLASSES:
-            self.served[name] = self.served.get(name, 0.0) + 1
+        if name in self.served:
+            self.served[name] += 1
+        elif len(self.served) < CLASSES:
+            self.served[name] = 1.0
 
     def departed(self, flight: Flight, blocked: bool, now: float) -> None:
         """It left the queue by its head, for a node or because its time was over."""

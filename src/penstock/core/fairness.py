@@ -176,6 +176,10 @@ class Fairness:
         self.several = len(self.accounts) > 1
         return opened
 
+    def alone(self, name: str) -> bool:
+        """Whether it is the one tenant there is: then nothing is counted."""
+        return not self.several and not self.counted and name in self.accounts
+
     def enter(self, account: Account, now: float) -> None:
         """A request of its tenant came in. The first after none is lifted to the least of those that have some."""
         account.seen_at = now

@@ -62,6 +62,7 @@ class Node:
         "base_s",
         "beside_s",
         "bit",
+        "bounded",
         "breaker",
         "busy_until",
         "concurrency",
@@ -118,6 +119,8 @@ class Node:
         self.answer_s = self.beside_s = 0.0
         """Of nodes of which only ends are seen: an answer's time, and what each request beside it adds."""
         self.kv_tokens = node.kv_tokens or (profile.kv_tokens if profile else None)
+        self.bounded = self.kv_tokens is not None
+        """Its memory's size is known."""
         self.memory = Memory()
         self.size_memory(knobs)
         self.shares_prefix = profile is None or not profile.cache_tokens
@@ -219,15 +222,16 @@ class Node:
         if not self.running:
             self._restart_whole(now)
         self.running += 1
-        if self.concurrency is not None:
-            self.concurrency.gave(flight.request.stream, flight.task.total_s, self.running, now)
-            if self.concurrency.rules:
-                self.limit = self.concurrency.limit
+        learned = self.concurrency
+        if learned is not None:
+            learned.gave(flight.request.stream, flight.task.total_s, self.running, now)
+            if learned.rules:
+                self.limit = learned.limit
             elif self.answer_s:
                 self.answer_s = self.beside_s = 0.0
         memory = self.memory
         flight.shares = False
-        if self.shares_prefix and flight.request.blocks and memory.tight:
+        if self.shares_prefix and self.bounded and flight.request.blocks and memory.tight:
             # Before, what is counted twice does no harm, and counting blocks costs.
             flight.shares = True
             memory.take(flight.request.blocks)
@@ -255,7 +259,7 @@ class Node:
             self.pending_tokens += flight.uncached
         else:
             self.prefilled_tokens += flight.uncached
-        if memory.capacity < inf:
+        if self.bounded:
             flight.clock, flight.counted = -1.0, 0
             flight.prompt_kv = max(0, tokens - flight.quota)
             memory.pool.add(flight, self.clock(now))
@@ -328,7 +332,7 @@ class Node:
         self.running -= 1
         memory = self.memory
         memory.settle(flight.request.id)
-        if memory.capacity < inf:
+        if self.bounded:
             memory.pool.drop(flight, self.clock(now))
             if flight.shares:
                 memory.give_up(flight.request.blocks)
@@ -347,7 +351,8 @@ class Node:
             self.learn_whole(flight, now)
         learned = self.concurrency
         if learned is not None and learned.rules:
-            learned.ended(self.running, max(1e-4, now - flight.forwarded), now)
+            took_s = now - flight.forwarded
+            learned.ended(self.running, took_s if took_s > 1e-4 else 1e-4, now)
             self.limit = learned.limit
             self.answer_s = 0.5 * (learned.base_s or learned.recent_s)
             self.beside_s = 0.5 * learned.recent_s / max(1.0, min(learned.limit, learned.beside))

@@ -44,7 +44,7 @@ STARTS = tuple(start_of(bin) for bin in range(BINS + 1))
 class Survival:
     """The share of answers that are longer than so many tokens."""
 
-    __slots__ = ("_at", "_ended", "_entered", "_left", "_rows", "_seen_then", "high", "mean", "news", "quantile", "seen")
+    __slots__ = ("_at", "_ended", "_entered", "_left", "_rows", "_seen_then", "batch", "high", "mean", "news", "quantile", "seen")
 
     def __init__(self, quantile: float, high: int) -> None:
         self.quantile = quantile
@@ -53,31 +53,30 @@ class Survival:
         """The quantile, in tokens; both numbers are of the last `settle`."""
         self.seen = 0
         self.news: list[tuple[int, int, bool]] = []
-        """Learned and not yet taken in: tokens before, tokens, whether it ended."""
+        """Learned and not yet taken in: bins of the tokens before and of all, whether it ended."""
+        self.batch = 1
+        """Answers to be learned together: more, the more are known."""
         self._entered, self._left, self._ended = [0.0] * BINS, [0.0] * BINS, [0.0] * BINS
         self._at: list[float] = [0.5 ** (start / max(1.0, high / 2.3)) for start in STARTS]
         self._rows: dict[int, tuple[float, ...]] = {}
         self._seen_then = 0
 
     def learn(self, news: list[tuple[int, int, bool]]) -> None:
-        """Answers came from so many tokens, counted already, to so many, and ended there or go on."""
-        for before, tokens, over in news:
-            last = bin_of(tokens)
-            self._entered[bin_of(before) if before else 0] += 1.0
-            self._left[last] += 1.0
+        """Answers came from a bin, counted already, to another, and ended there or go on."""
+        entered, left, ended = self._entered, self._left, self._ended
+        for first, last, over in news:
+            entered[first] += 1.0
+            left[last] += 1.0
             if over:
-                self._ended[last] += 1.0
+                ended[last] += 1.0
         self.seen += len(news)
-        if self.seen - self._seen_then >= self.batch():
+        if self.seen - self._seen_then >= self.batch:
             self.settle()
-
-    def batch(self) -> int:
-        """Answers to be learned together: more, the more are known."""
-        return max(1, min(256, self._seen_then // 4))
 
     def settle(self) -> None:
         """Take what was learned into the curve."""
         self._seen_then = self.seen
+        self.batch = max(1, min(256, self.seen // 4))
         alive, at, risk = 1.0, [], 0.0
         for bin, (entered, left, ended) in enumerate(zip(self._entered, self._left, self._ended, strict=True)):
             at.append(alive)
@@ -135,6 +134,9 @@ class Lengths:
     def find(self, key: Key) -> Survival:
         """What is known for the key, or for the longest prefix of it that enough answers were seen of."""
         known = self.known
+        found = known.get(key)
+        if found is not None and found.seen >= ENOUGH:
+            return found
         for cut in range(len(key), 0, -1):
             found = known.get(key[:cut])
             if found is not None and found.seen >= ENOUGH:
@@ -147,8 +149,8 @@ class Lengths:
         if found is None:
             found = self._make(key)
         news = found.news
-        news.append((before, tokens, ended))
-        if len(news) >= found.batch():
+        news.append((bin_of(before) if before else 0, bin_of(tokens), ended))
+        if len(news) >= found.batch:
             found.news = []
             for part in accumulate((one,) for one in key):
                 (self.known.get(part) or self._make(part)).learn(news)

@@ -20,7 +20,8 @@ from penstock.core.prefix import PrefixIndex
 from penstock.facts import BLOCK_TOKENS
 from penstock.knobs import Knobs
 from penstock.policy import PICK, SCORE, find
-from penstock.policy.views import Pick, Score
+from penstock.policy.pick.best import Best
+from penstock.policy.views import Leader, Pick, Score
 
 ALL = 16
 HOLDERS = 4
@@ -48,6 +49,11 @@ class Router:
         ]
         self.single: Score | None = self.scores[0][1] if len(self.scores) == 1 and self.scores[0][0] > 0 else None
         self.picker: Pick = find(PICK, policy.pick, "policy.pick")
+        self.leader: Leader | None = None
+        self.tolerance = 0.0
+        """Scores and picks in one, where the policies allow that."""
+        if isinstance(self.picker, Best) and isinstance(self.single, Leader):
+            self.leader, self.tolerance = self.single, self.picker.tolerance
         self.prefixes, self.rng = prefixes, rng
         self.top, self.kept_slots = 0, 0.0
         """The priority that the last slots of a node are kept for, once one with a deadline stands above others, and their share."""
@@ -78,13 +84,41 @@ class Router:
     ) -> Choice | None:
         """The best node that has a slot and memory for `tokens`, whether or not its prefill backlog has room yet."""
         request = flight.request
-        kept = self.kept(flight, nodes, knobs.kept_busy)
-        if kept:
+        if flight.account is not None and (kept := self.kept(flight, nodes, knobs.kept_busy)):
             nodes = nodes[kept:]
-        among = nodes if len(nodes) <= ALL else None
         holders = self.prefixes.match(request.blocks) if request.blocks else None
-        if among is None:
-            among = self.candidates(nodes, holders or {}, knobs.sample, hint)
+        among = nodes if len(nodes) <= ALL else self.candidates(nodes, holders or {}, knobs.sample, hint)
+        able: Sequence[Node]
+        cached: Sequence[int]
+        if holders or flight.tried or flight.priority < self.top:
+            able, cached = self._able(flight, among, holders, tokens, now)
+        else:
+            for node in among:
+                if node.running >= node.limit or node.guarded or (node.bounded and node.memory.reserved + tokens > node.memory.unclaimed):
+                    able, cached = self._able(flight, among, holders, tokens, now)
+                    break
+            else:
+                # The common case: all are able, and nothing is cached.
+                able, cached = among, (0,) * len(among)
+        if not able:
+            return None
+        if self.leader is not None:
+            index, score = self.leader.lead(flight, able, cached, now, self.tolerance, self.rng)
+        else:
+            scores = self.score(flight, able, cached, now)
+            index = self.picker.pick(scores, able, self.rng)
+            score = scores[index]
+        node = able[index]
+        uncached = request.prompt_tokens - cached[index]
+        wait = node.free_at - now
+        ready_s = (wait if wait > 0 else 0.0) + node.base_s + uncached * node.token_s
+        return Choice(node, uncached, tokens, score, ready_s)
+
+    def _able(
+        self, flight: Flight, among: Sequence[Node], holders: dict[int, int] | None, tokens: int, now: float
+    ) -> tuple[list[Node], list[int]]:
+        """Those that have a slot and memory, and how many of the prompt's tokens each has cached."""
+        request = flight.request
         able, cached = [], []
         most, tried, hit = request.prompt_tokens - 1, flight.tried, 0
         slots = 1.0 if flight.priority >= self.top else 1.0 - self.kept_slots
@@ -99,16 +133,7 @@ class Router:
             if memory.reserved + tokens <= memory.unclaimed or memory.fits(node.kv_need(tokens, hit, request), flight):
                 able.append(node)
                 cached.append(hit)
-        if not able:
-            return None
-        scores = self.score(flight, able, cached, now)
-        index = self.picker.pick(scores, able, self.rng)
-        node = able[index]
-        hit = cached[index]
-        uncached = request.prompt_tokens - hit
-        wait = node.free_at - now
-        ready_s = (wait if wait > 0 else 0.0) + node.base_s + uncached * node.token_s
-        return Choice(node, uncached, tokens, scores[index], ready_s)
+        return able, cached
 
     def score(self, flight: Flight, nodes: Sequence[Node], cached: Sequence[int], now: float) -> list[float]:
         if self.single is not None:

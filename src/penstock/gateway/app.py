@@ -84,6 +84,7 @@ class App:
         "_ids",
         "_keys",
         "_limits",
+        "_lines",
         "_prefix",
         "core",
         "draining",
@@ -105,14 +106,14 @@ class App:
         self._form = Form(config.classes)
         self._ids = count(1)
         self._prefix = b"ps-" + os.urandom(4).hex().encode() + b"-"
+        self._lines = b"x-request-id: %b%%x\r\nx-penstock-request-id: %b%%x\r\n" % (self._prefix, self._prefix)
+        """Header lines of a call, up to its number."""
 
     def __call__(self, exchange: Exchange) -> None:
         id = next(self._ids)
         note = exchange.note
         if note is not None and cast(Known, note).keys == self._keys.version:
-            own = b"%b%x" % (self._prefix, id)
-            head = b"x-request-id: %b\r\nx-penstock-request-id: %b\r\n" % (own, own)
-            self._call(exchange, cast(Known, note), id, head)
+            self._call(exchange, cast(Known, note), id, self._lines % (id, id))
         else:
             self._look(exchange, id)
 
@@ -157,7 +158,7 @@ class App:
                 if digest is None:
                     return
             ask = openai.read(route, exchange.body, self._limits, tenant.salt, self._aliases, self._form.metadata)
-            if not self.core.serves(ask.model):
+            if ask.model not in self.core.lanes and not self.core.serves(ask.model):
                 raise CallError(404, "model_not_found", self._unknown(ask.asked_model), field="model")
             if jobs is not None:
                 jobs.tickets.check_room(1)
@@ -170,9 +171,10 @@ class App:
             jobs.accept(exchange if shared is None else shared, route, ask, tenant, known.asked, head, shared)
             return
         claim: Claim | Shortage | None
-        limited = self.spending.limited.get(tenant.name)
+        spending = self.spending
+        limited = spending.limited.get(tenant.name) if spending.limited else None
         if limited is None:
-            claim = self.spending.purse(tenant.name)
+            claim = spending.purse(tenant.name)
         else:
             claim = limited.claim(route, ask)
             if isinstance(claim, Shortage):
@@ -223,9 +225,9 @@ class App:
         return self._keys.tenant(authorization) is not None
 
     def _head(self, id: int, asked: str | None) -> bytes:
-        own = b"%b%x" % (self._prefix, id)
-        shown = asked.encode() if asked is not None and _TOKEN.fullmatch(asked) else own
-        return b"x-request-id: %b\r\nx-penstock-request-id: %b\r\n" % (shown, own)
+        if asked is None or not _TOKEN.fullmatch(asked):
+            return self._lines % (id, id)
+        return b"x-request-id: %b\r\nx-penstock-request-id: %b%x\r\n" % (asked.encode(), self._prefix, id)
 
     # --- everything but calls
 

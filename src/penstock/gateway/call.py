@@ -343,8 +343,8 @@ class Call(msgspec.Struct, eq=False):
         exchange.send(b"".join(parts))
 
     def _end_whole(self) -> None:
-        exchange, status = self.exchange, self.status
-        body = b"".join(self._parts)
+        exchange, status, parts = self.exchange, self.status, self._parts
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
         if self._mode == LARGE:
             exchange.end()
         elif not exchange.started:
@@ -358,7 +358,10 @@ class Call(msgspec.Struct, eq=False):
         if self.keep is not None and status == 200 and self._mode == WHOLE:
             self.keep.whole(self, self._kind, body)
         usage = openai.usage(body) if status < 400 and body else None
-        self.driver.finished(self, Finished(self.id, status) if usage is None else _finished(self.id, status, usage))
+        if usage is None:
+            self.driver.finished(self, Finished(self.id, status))
+        else:
+            self.driver.finished(self, Finished(self.id, status, usage.prompt_tokens, usage.cached_tokens, usage.output_tokens))
 
     # --- both
 

@@ -70,10 +70,11 @@ class Driver:
         claim: Claim | None = None,
     ) -> None:
         """A call has been read and authorised; `id` is its own, `head` the header lines of any answer to it."""
-        call = self.calls[id] = Call(self, exchange, route, ask, id, head, time.monotonic(), claim)
+        now = time.monotonic()
+        call = self.calls[id] = Call(self, exchange, route, ask, id, head, now, claim)
         exchange.on_cancel = call.left
         cached = self.cache is not None and self.cache.meet(call, tenant)
-        self.handle(Arrived(request(id, route, ask, tenant, asked, cached, self.ticketed and TICKET in self.takers)))
+        self.handle(Arrived(request(id, route, ask, tenant, asked, cached, self.ticketed and TICKET in self.takers)), now)
 
     def divert(self, call: Call, action: Divert) -> None:
         """The core is done with a call: who takes it gives its caller the answer. No engine's work is charged for it."""
@@ -112,24 +113,25 @@ class Driver:
 
     # --- the core
 
-    def handle(self, event: Event) -> None:
-        """Give the core an event and do what it says. What happens meanwhile waits its turn: the core is never re-entered."""
+    def handle(self, event: Event, now: float | None = None) -> None:
+        """Give the core an event and do what it says. What happens meanwhile waits its turn: the core is never re-entered.
+        `now` is the clock as just read, where it was.
+        """
         if self._busy:
             self._events.append(event)
             return
         self._busy = True
         try:
-            self._step(event)
+            self._step(event, time.monotonic() if now is None else now)
             while self._events:
-                self._step(self._events.popleft())
+                self._step(self._events.popleft(), time.monotonic())
         finally:
             self._busy = False
         deadline = self.core.deadline
         if deadline < self._armed:
             self._arm(deadline)
 
-    def _step(self, event: Event) -> None:
-        now = time.monotonic()
+    def _step(self, event: Event, now: float) -> None:
         actions = self.core.handle(event, now)
         self.ledger.observe(event, actions, now)
         if self.journal is not None:

@@ -67,13 +67,14 @@ class Purse(msgspec.Struct, eq=False, frozen=True):
             if 400 <= event.status < 500:
                 self.account.requests += 1
                 return
-            prompt, cached, output = event.prompt_tokens, event.cached_tokens, _output(call, event)
+            prompt, cached, output = event.prompt_tokens, event.cached_tokens, event.output_tokens
+            if output < 0 or call.route is Route.EMBEDDINGS:
+                output = 0
         elif _worked(call, event):
-            prompt, cached, output = -1, 0, _seen(call)
+            prompt, cached, output = -1, 0, max(_seen(call), 0)
         else:
             return
-        tariff = self.prices.of(call.ask.model)
-        self.account.book(tariff, prompt if prompt >= 0 else call.ask.prompt_tokens, cached, max(output, 0))
+        self.account.book(self.prices.of(call.ask.model), prompt if prompt >= 0 else call.ask.prompt_tokens, cached, output)
 
 
 def _output(call: Call, event: Finished) -> int:

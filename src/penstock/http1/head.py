@@ -61,8 +61,7 @@ NO_ANSWER = AnswerHead(b"", 0, {}, 0, True)
 def request(raw: bytes, limits: Limits, hosts: frozenset[str] = frozenset(), body_bytes: BodyBytes | None = None) -> RequestHead:
     """Parse a whole request head, its empty line included. `body_bytes` is asked how large a body may be that is larger than most."""
     lines = _lines(raw, limits, 414)
-    method, asked, old = rules.request_line(lines[0])
-    named, path, query = rules.target(method, asked)
+    method, named, path, query, old = rules.first_line(lines[0])
     headers = rules.fields(lines[1:])
     _check_host(headers.get("host"), named, old, hosts)
     length = rules.body_length(headers, old) or 0
@@ -154,7 +153,9 @@ def _around_length(raw: bytes, headers: Mapping[str, str]) -> tuple[bytes, bytes
     if digits is None:
         return b"", b""
     # Lower case changes no length, and the name cannot stand at a line's start twice.
-    name = raw.lower().find(b"\r\ncontent-length:")
+    name = raw.find(b"\r\nContent-Length:")
+    if name < 0:
+        name = raw.lower().find(b"\r\ncontent-length:")
     start = raw.index(digits.encode(), name + 17)
     return raw[:start], raw[start + len(digits) :]
 

@@ -47,6 +47,10 @@ SINGLE = frozenset(
 
 _NAMES_MAX = 1_024
 _names: dict[str, str] = {}
+"""Names that were found good, and their lower case."""
+_FIRSTS_MAX, _FIRST_LENGTH = 64, 128
+_firsts: dict[str, tuple[str, str | None, str, str, bool]] = {}
+"""First lines that were found good, and what they say: callers repeat a few."""
 
 
 def refuse(message: str, status: int = 400, code: str = "bad_request") -> CallError:
@@ -134,6 +138,18 @@ def target(method: str, raw: str) -> tuple[str | None, str, str]:
     if not _PATH.fullmatch(path) or not _QUERY.fullmatch(query):
         raise refuse("The path holds empty or dot segments, encoded separators or characters that need encoding.", code="bad_target")
     return named, path, query
+
+
+def first_line(line: str) -> tuple[str, str | None, str, str, bool]:
+    """A request's (method, authority or None, path, query, whether HTTP/1.0)."""
+    known = _firsts.get(line)
+    if known is not None:
+        return known
+    method, asked, old = request_line(line)
+    read = (method, *target(method, asked), old)
+    if len(_firsts) < _FIRSTS_MAX and len(line) <= _FIRST_LENGTH:
+        _firsts[line] = read
+    return read
 
 
 def request_line(line: str) -> tuple[str, str, bool]:

@@ -36,6 +36,7 @@ from penstock.metrics.catalog import RETRIES, STEPS, TOKENS, WAITS
 from penstock.metrics.histogram import Histogram
 
 OTHER = "other"
+COMPLETED = Outcome.COMPLETED
 CLASSES, NODES, TENANTS, CODES, PROMISES = 256, 4_096, 64, 256, 1_024
 """Names kept apart in each table."""
 LIVE = 250_000
@@ -79,10 +80,10 @@ class Ledger:
     def observe(self, event: Event, actions: Iterable[Action], now: float) -> None:
         """Book an event and the actions that answered it; `now` is the time the core was given."""
         kind = type(event)
-        if kind is Arrived:
-            self._arrived(event.request, now)  # type: ignore[union-attr]
-        elif kind is Finished:
+        if kind is Finished:
             self._finished(event, now)  # type: ignore[arg-type]
+        elif kind is Arrived:
+            self._arrived(event.request, now)  # type: ignore[union-attr]
         elif kind is FirstToken:
             self._first_token(event, now)  # type: ignore[arg-type]
         elif kind in self._others:
@@ -115,13 +116,13 @@ class Ledger:
         book.arrivals += 1
         tenant = self.tenants.get(request.tenant) or _row(self.tenants, request.tenant, TENANTS, TenantBook)
         tenant.requests += 1
-        if len(self.live) >= LIVE:
-            del self.live[next(iter(self.live))]
+        followed = self.live
+        if len(followed) >= LIVE:
+            del followed[next(iter(followed))]
             self.untracked += 1
-        key = (request.tenant, name)
-        live = self.live[request.id] = Live(now, book, tenant, request.prompt_tokens, request.stream, key=key)
+        live = followed[request.id] = Live(now, book, tenant, request.prompt_tokens, request.stream, key=(request.tenant, name))
         if self.promises and request.retry:
-            live.returned = (promised := self.promises.get(key)) is not None and promised.take(now)
+            live.returned = (promised := self.promises.get(live.key)) is not None and promised.take(now)
 
     def _forward(self, action: Forward, now: float) -> None:
         node = self.nodes.get(action.node) or _row(self.nodes, action.node, NODES, NodeBook)
@@ -141,9 +142,10 @@ class Ledger:
             live.climb(action.rungs)
         live.forwards += 1
         live.node = node
-        live.due = now + action.why[1] if len(action.why) > 1 else -1.0
-        if len(action.why) > 6:
-            live.output_tokens, live.itl_s = action.why[5], action.why[6]
+        why = action.why
+        live.due = now + why[1] if len(why) > 1 else -1.0
+        if len(why) > 6:
+            live.output_tokens, live.itl_s = why[5], why[6]
 
     def _first_token(self, event: FirstToken, now: float) -> None:
         live = self.live.get(event.id)
@@ -170,11 +172,16 @@ class Ledger:
         if event.node:
             live.decide(self.nodes.get(event.node))
         book = live.book
-        book.outcomes[Outcome.COMPLETED] += 1
+        book.outcomes[COMPLETED] += 1
         if event.status >= 400:
             return
-        prompt = event.prompt_tokens if event.prompt_tokens >= 0 else live.prompt_tokens
-        cached, output = max(event.cached_tokens, 0), max(event.output_tokens, 0)
+        prompt, cached, output = event.prompt_tokens, event.cached_tokens, event.output_tokens
+        if prompt < 0:
+            prompt = live.prompt_tokens
+        if cached < 0:
+            cached = 0
+        if output < 0:
+            output = 0
         duration_s = now - live.arrived
         book.duration_s.observe(duration_s)
         book.prompt_tokens += prompt
@@ -191,8 +198,12 @@ class Ledger:
             book.tpot_s.observe(tpot_s)
             if live.itl_s > 0:
                 (self.slower_s if tpot_s > live.itl_s else self.faster_s).observe(abs(tpot_s - live.itl_s))
-        if output and live.output_tokens > 0:
-            (self.longer_tokens if output > live.output_tokens else self.shorter_tokens).observe(abs(output - live.output_tokens))
+        expected = live.output_tokens
+        if output and expected > 0:
+            if output > expected:
+                self.longer_tokens.observe(output - expected)
+            else:
+                self.shorter_tokens.observe(expected - output)
         if book.bounded:
             _judge(live, book, duration_s, tpot_s)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from random import Random
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import msgspec
 
@@ -167,7 +167,11 @@ class Order(Protocol):
 
 
 class Admit(Protocol):
-    """None to accept, else the outcome to refuse with."""
+    """None to accept, else the outcome to refuse with.
+
+    A class that says `prompt = True` refuses nobody who can start at once, in time, in front of an empty queue: such requests are
+    let in without asking it.
+    """
 
     def refusal(self, view: AdmitView) -> Outcome | None: ...
 
@@ -176,6 +180,17 @@ class Score(Protocol):
     """How good each node is for the request: higher is better, one number a node, one call over the whole list."""
 
     def score(self, flight: FlightView, nodes: Sequence[NodeView], cached: Sequence[int], now: float) -> list[float]: ...
+
+
+@runtime_checkable
+class Leader(Protocol):
+    """A score that can also pick as `best` does, in one pass: index and score of the node that scores and pick would come to,
+    with the same draws. Optional; every request pays for the two steps otherwise.
+    """
+
+    def lead(
+        self, flight: FlightView, nodes: Sequence[NodeView], cached: Sequence[int], now: float, tolerance: float, rng: Random
+    ) -> tuple[int, float]: ...
 
 
 class Pick(Protocol):

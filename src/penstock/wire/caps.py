@@ -60,9 +60,10 @@ def check(fields: Chat | Completion, limits: Limits) -> None:
 
 def check_prompt(name: str, text: bytes, limits: Limits) -> None:
     """The shape of messages, prompt or input, from its raw JSON. Raises CallError."""
-    opening = _OPENING(text)
-    if opening is None or (opening[0] == b"[{") != (name == "messages"):
-        raise wrong(name)
+    if name != "messages" or not text.startswith(b"[{"):
+        opening = _OPENING(text)
+        if opening is None or (opening[0] == b"[{") != (name == "messages"):
+            raise wrong(name)
     most = limits.messages
     if name != "messages" or len(text) <= most * MESSAGE_BYTES:
         return

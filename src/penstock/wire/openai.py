@@ -14,7 +14,7 @@ from penstock.wire import caps
 from penstock.wire.depth import deeper
 from penstock.wire.fields import EXPECTED, Chat, Completion, Embedding
 from penstock.wire.metadata import picked
-from penstock.wire.prompt import blocks, tokens
+from penstock.wire.prompt import SLICE_BYTES, blocks, tokens
 from penstock.wire.usage import Usage, usage
 
 __all__ = ["Call", "Usage", "error", "error_code", "models", "read", "usage", "whole"]
@@ -81,8 +81,7 @@ def read(route: str, body: bytes, limits: Limits, salt: int, aliases: Mapping[st
             body = _rewritten(body, model, ask_usage=False)
         return Call(model, asked, False, False, 0, tokens(text, 0), blocks(text, model, None, salt), body, found)
     caps.check(fields, limits)
-    stream = fields.stream is True
-    options = fields.stream_options
+    stream, options = fields.stream is True, fields.stream_options
     usage_asked = bool(options and options.include_usage)
     if model is not asked or (stream and not usage_asked and options is not UNSET):
         body = _rewritten(body, model, ask_usage=stream and not usage_asked)
@@ -91,8 +90,9 @@ def read(route: str, body: bytes, limits: Limits, salt: int, aliases: Mapping[st
     tools = fields.tools or fields.functions
     max_tokens = fields.max_completion_tokens or fields.max_tokens or 0
     size = tokens(text, len(tools))
-    choices = max(fields.n or 1, fields.best_of or 1)
-    return Call(model, asked, stream, usage_asked, max_tokens, size, blocks(text, model, tools, salt), body, found, choices)
+    prefix = blocks(text, model, tools, salt) if len(text) > SLICE_BYTES else ()
+    choices = 1 if fields.n is None and fields.best_of is None else max(fields.n or 1, fields.best_of or 1)
+    return Call(model, asked, stream, usage_asked, max_tokens, size, prefix, body, found, choices)
 
 
 def with_model(body: bytes, model: str) -> bytes:

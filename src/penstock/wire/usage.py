@@ -49,9 +49,10 @@ _VALUE = re.compile(rb"\s*:\s*(\{(?:[^{}]|\{[^{}]*\})*\})").match
 
 def of(counts: Counts) -> Usage:
     """Telemetry is input: what cannot be a count is none."""
-    details = counts.prompt_tokens_details
-    cached = details.cached_tokens if details is not None and details.cached_tokens is not None else counts.prompt_cache_hit_tokens
-    return Usage(_count(counts.prompt_tokens), _count(counts.completion_tokens), _count(cached))
+    details, cached = counts.prompt_tokens_details, counts.prompt_cache_hit_tokens
+    if details is not None and details.cached_tokens is not None:
+        cached = details.cached_tokens
+    return Usage(_count(counts.prompt_tokens), _count(counts.completion_tokens), -1 if cached is None else _count(cached))
 
 
 def usage(body: bytes) -> Usage | None:

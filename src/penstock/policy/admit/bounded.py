@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 
@@ -13,5 +13,7 @@ if TYPE_CHECKING:
 
 
 class Bounded(msgspec.Struct, frozen=True):
+    prompt: ClassVar[bool] = True
+
     def refusal(self, view: AdmitView) -> Outcome | None:
         return Outcome.REFUSED_FULL if view.waiting >= view.queue_max else None

@@ -6,7 +6,7 @@ own, cannot be served either.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 
 class Slo(msgspec.Struct, frozen=True):
+    prompt: ClassVar[bool] = True
+
     def refusal(self, view: AdmitView) -> Outcome | None:
         if view.predicted_s > view.left_s or view.breaks_promise or view.crowds_out:
             return Outcome.REFUSED_DEADLINE

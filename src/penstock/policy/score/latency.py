@@ -7,11 +7,14 @@ Conductor, FAST'25, section 6.1). A running batch slows every step a little: tha
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from typing import TYPE_CHECKING
 
 import msgspec
 
 if TYPE_CHECKING:
+    from random import Random
+
     from penstock.policy.views import FlightView, NodeView
 
 
@@ -31,3 +34,26 @@ class Latency(msgspec.Struct, frozen=True):
             own = node.base_s + node.answer_s + (crowd_s + node.beside_s) * node.running + (tokens - hit) * node.token_s * weight
             scores.append(-(own + wait) if wait > 0.0 else -own)
         return scores
+
+    def lead(
+        self, flight: FlightView, nodes: Sequence[NodeView], cached: Sequence[int], now: float, tolerance: float, rng: Random
+    ) -> tuple[int, float]:
+        """`score` and the pick `best` in one pass. A cost is a score negated."""
+        tokens = float(flight.request.prompt_tokens)
+        crowd_s, weight = self.crowd_s, 1.0 + self.thrift
+        least = limit = inf
+        near: list[tuple[float, int]] = []
+        for place, node in enumerate(nodes):
+            cost = node.base_s + node.answer_s + (crowd_s + node.beside_s) * node.running + (tokens - cached[place]) * node.token_s * weight
+            wait = node.free_at - now
+            if wait > 0.0:
+                cost += wait
+            if cost <= limit:
+                near.append((cost, place))
+                if cost < least:
+                    least, limit = cost, cost + abs(cost) * tolerance
+        if len(near) > 1:
+            # Some were near only to what was the least before.
+            near = [one for one in near if one[0] <= limit]
+        cost, place = near[0] if len(near) == 1 else near[int(rng.random() * len(near))]
+        return place, -cost
