@@ -65,7 +65,7 @@ def test_the_first_to_show_a_token_serves_it_and_the_other_is_stopped(second: bo
     winner, loser = (other, first) if second else (first, other)
     play.at(1.8) >> FirstToken(1, winner) << Cancel(1, loser)
     balanced(play.core)
-    assert play.core.flights[1].node is play.core._node(winner)
+    assert play.core.flights[1].node is play.core.roster.node(winner)
     play >> Finished(1, node=winner) << NOTHING
     balanced(play.core)
     assert not play.core.flights

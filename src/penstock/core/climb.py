@@ -39,11 +39,11 @@ class Climb:
                 return
             if step.wait:
                 flight.waits = True
-                if self.core._place(flight, now, actions) is None:
+                if self.core.begin(flight, now, actions) is None:
                     return
             elif self.change(flight, name, step, now, actions):
                 return
-        self.core._reject(flight, outcome, now, actions)
+        self.core.reject(flight, outcome, now, actions)
 
     def change(self, flight: Flight, name: str, step: Step, now: float, actions: list[Action]) -> bool:
         """Whether the nodes of another lane take it; if not it stays where it was.
@@ -55,8 +55,8 @@ class Climb:
             return False
         moved = replace(flight, lane=lane, model=step.model or flight.model, taken=(*flight.taken, name))
         self.core.flights[flight.request.id] = moved
-        self.core._set_deadline(moved)
-        if self.core._place(moved, now, actions) is None:
+        self.core.set_deadline(moved)
+        if self.core.begin(moved, now, actions) is None:
             return True
         self.core.flights[flight.request.id] = flight
         return False
@@ -67,7 +67,7 @@ class Climb:
             self.waited(flight, now)
             self.turned.append((flight, outcome))
         else:
-            self.core._reject(flight, outcome, now, actions)
+            self.core.reject(flight, outcome, now, actions)
 
     def waited(self, flight: Flight, now: float) -> None:
         if now > flight.queued and flight.taken[-1:] != (WAIT,):
@@ -77,4 +77,4 @@ class Climb:
         del self.core.flights[flight.request.id]
         if flight.account is not None:
             self.core.books.leave(flight.account)
-        actions.append(Divert(flight.request.id, rung, (*flight.taken, rung), self.core._why(flight, now)))
+        actions.append(Divert(flight.request.id, rung, (*flight.taken, rung), self.core.why(flight, now)))

@@ -6,7 +6,7 @@ lost, and a pass looks at a bounded number of queue heads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from heapq import heappop
 from math import inf
 from random import Random
@@ -19,13 +19,15 @@ from penstock.core.answers import Answers
 from penstock.core.breaker import Result, result_of
 from penstock.core.classify import Classifier
 from penstock.core.climb import Climb
+from penstock.core.dispatch import Dispatch
 from penstock.core.fairness import Fairness
-from penstock.core.fleet import Node, nodes_of
+from penstock.core.fleet import Node
 from penstock.core.flight import SPARE_S, Flight
 from penstock.core.ladder import Ladders
-from penstock.core.lane import ANY, Lane, served
+from penstock.core.lane import ANY, Lane
 from penstock.core.lengths import MOST, Lengths, capped
 from penstock.core.prefix import PrefixIndex
+from penstock.core.roster import Roster
 from penstock.core.route import KEPT_SLOTS, Choice, Router
 from penstock.core.second import Second
 from penstock.core.way import Way
@@ -54,14 +56,10 @@ from penstock.policy import ORDER, find
 from penstock.policy.order.deadline import Deadline
 from penstock.policy.views import Order
 
-PREFIX_BLOCKS = 65_536
-"""Blocks believed cached on a node that does not say how much it holds: 32 M tokens; an index entry costs about 150 bytes."""
 UNAVAILABLE_WAIT_S = 5.0
 """How long a request waits for a node while none is up: an engine that restarts at once is never noticed."""
 PACED_TOKENS = 16
 """Shorter answers' time between tokens is chance, whatever the pace."""
-HOLD_BACK, PATIENT_S = 0.25, 8.0
-"""A request that waits for memory is kept some once a quarter of the time to its deadline is over, or of this."""
 LATEST = Deadline()
 GUESS_OUTPUT = 128
 """Output tokens of a class of which no answer has ended yet."""
@@ -72,10 +70,6 @@ NEXT_STEP = 0.125
 """Share of the most urgent class's time that may wait in a node: the step under way and the next take twice as much, and decode."""
 RETRIES_KEPT = 10.0
 """Unused retries are kept up to this many."""
-
-
-def _length_key(flight: Flight) -> tuple[str, str, str]:
-    return flight.lane.model, flight.task.name, flight.request.tenant
 
 
 class Core:
@@ -96,20 +90,20 @@ class Core:
         self.tightest_s = inf
         """Time to first token that the most urgent class has which has come, one above `lowest`."""
         self.depth_s = knobs.depth_s
-        self.deadline = self._wake = inf
+        self.deadline = inf
         self.prefixes = PrefixIndex()
-        self._numbered = 0
         self.climb, self.way, self.second = Climb(self), Way(self), Second(self)
+        self.dispatch, self.roster = Dispatch(self), Roster(self)
         self._handlers: dict[type, Callable[[Any, float, list[Action]], Node | None]] = {
             Arrived: self._arrived,
             FirstToken: self._first_token,
-            Progress: self._progress,
+            Progress: self.roster.progress,
             Finished: self._finished,
             Failed: self._failed,
             Cancelled: self._cancelled,
-            NodeSeen: self._node_seen,
-            NodeDraining: self._node_draining,
-            NodeLost: self._node_lost,
+            NodeSeen: self.roster.seen,
+            NodeDraining: self.roster.draining,
+            NodeLost: self.roster.lost,
             KnobsSet: self._knobs_set,
             ConfigReplaced: self._config_replaced,
             Tick: self._tick,
@@ -124,9 +118,9 @@ class Core:
         hint = self._handlers[type(event)](event, now, actions)
         deadline = inf
         if self.waiting:
-            if type(event) is not Tick or now >= self._wake or self.way.alarmed(now, actions):
-                self._dispatch(now, actions, hint)
-            deadline = min(self._wake, self.way.alarm)
+            if type(event) is not Tick or now >= self.dispatch.wake or self.way.alarmed(now, actions):
+                self.dispatch.run(now, actions, hint)
+            deadline = min(self.dispatch.wake, self.way.alarm)
         hedges = self.second.hedges.heap
         if hedges:
             if hedges[0][0] <= now:
@@ -202,21 +196,21 @@ class Core:
         flight.length = self.lengths.find((lane.model, name, request.tenant))
         if lane.returns.every.due and request.retry:
             flight.returns = lane.returns.take((request.tenant, name), now, request.retry > 0)
-        self._set_deadline(flight)
+        self.set_deadline(flight)
         for tried, rung in ladder.eager:
             if rung.step(flight, ladders.around) is not None:
                 self.climb.divert(flight, tried, now, actions)
                 return
-        refusal = self._place(flight, now, actions)
+        refusal = self.begin(flight, now, actions)
         if refusal is not None:
             self.climb.walk(flight, refusal, now, actions)
 
-    def _place(self, flight: Flight, now: float, actions: list[Action]) -> Outcome | None:
+    def begin(self, flight: Flight, now: float, actions: list[Action]) -> Outcome | None:
         """Start it on its lane's nodes, or have it wait for them where it may; else the outcome to refuse it with."""
         lane, knobs, admission = flight.lane, self.knobs, self.admission
-        tokens = self._kv_tokens(flight)
+        tokens = self.kv_tokens(flight)
         if lane.claims:
-            choice = self._choose(flight, tokens, self._leaves(flight, now), now)
+            choice = self.choose(flight, tokens, self.leaves(flight, now), now)
         else:
             choice = self.router.choose(flight, lane.nodes, tokens, knobs, now)
         admission.estimate(flight, choice)
@@ -238,29 +232,27 @@ class Core:
             and (flight.by_end or (choice.node.has_room(self.depth_s, now, flight.own_s) and choice.node.spares(flight, flight.own_s, now)))
             and (flight.ends == inf or choice.node.in_time(flight, now))
         ):
-            self._forward(flight, choice, now, actions)
+            self.forward(flight, choice, now, actions)
         elif flight.waits:
-            self._wait(flight, now)
+            self.wait(flight, now)
         else:
             admission.withdrawn(flight, now)
             return Outcome.REFUSED_FULL
         return None
 
-    def _leaves(self, flight: Flight, now: float) -> int:
+    def leaves(self, flight: Flight, now: float) -> int:
         return self.admission.leaves(flight, now) if flight.lane.claims else 0
 
-    def _choose(self, flight: Flight, tokens: int, leaves: int, now: float, hint: Node | None = None) -> Choice | None:
+    def choose(self, flight: Flight, tokens: int, leaves: int, now: float, hint: Node | None = None) -> Choice | None:
         """The router's choice among nodes with memory for `tokens`, and `leaves` more that it leaves to others."""
         choice = self.router.choose(flight, flight.lane.nodes, tokens + leaves, self.knobs, now, hint)
         if choice is not None:
             choice.kv_tokens = tokens
         return choice
 
-    def _why(self, flight: Flight, now: float) -> tuple[float, float, float, float]:
+    def why(self, flight: Flight, now: float) -> tuple[float, float, float, float]:
         left_s = flight.due - now if flight.due < inf else -1.0
         return now - flight.arrived, flight.own_s, left_s, float(flight.lane.queue.size)
-
-    # -- its way
 
     def _set_depth(self) -> None:
         """How much may wait in a node for its next step: a step cannot be called back, so urgent work waits for one to end."""
@@ -275,7 +267,7 @@ class Core:
             known = self.lengths.mean((flight.lane.model, flight.task.name), request.max_tokens)
             flight.output = known or min(GUESS_OUTPUT, request.max_tokens or GUESS_OUTPUT)
 
-    def _set_deadline(self, flight: Flight) -> None:
+    def set_deadline(self, flight: Flight) -> None:
         task, request = flight.task, flight.request
         if task.patient or request.patient:
             flight.due = inf
@@ -286,12 +278,12 @@ class Core:
             decode_s = capped(flight.length.mean, request.max_tokens) * flight.lane.nodes[0].steps.itl_s
             flight.due = min(flight.due, flight.arrived + task.total_s - decode_s)
 
-    def _kv_tokens(self, flight: Flight) -> int:
+    def kv_tokens(self, flight: Flight) -> int:
         request, high = flight.request, flight.length.high
         quota = flight.quota = request.max_tokens if 0 < request.max_tokens < high else int(high)
         return request.prompt_tokens + quota
 
-    def _wait(self, flight: Flight, now: float) -> None:
+    def wait(self, flight: Flight, now: float) -> None:
         if flight.patient:
             flight.expires = inf
         elif any(node.state == "up" for node in flight.lane.nodes):
@@ -313,7 +305,7 @@ class Core:
         flight.lane.turnouts.waits((flight.priority, flight.request.tenant), now)
         self.waiting += 1
 
-    def _forward(self, flight: Flight, choice: Choice, now: float, actions: list[Action]) -> None:
+    def forward(self, flight: Flight, choice: Choice, now: float, actions: list[Action]) -> None:
         node, request, uncached = choice.node, flight.request, choice.uncached
         flight.node, flight.uncached, flight.forwarded = node, uncached, now
         flight.ready_at = now + choice.ready_s
@@ -348,11 +340,11 @@ class Core:
         model = "" if flight.model == request.model else flight.model
         actions.append(Forward(request.id, node.name, why, model, flight.taken))
 
-    def _reject(self, flight: Flight, outcome: Outcome, now: float, actions: list[Action]) -> None:
+    def reject(self, flight: Flight, outcome: Outcome, now: float, actions: list[Action]) -> None:
         del self.flights[flight.request.id]
         if flight.account is not None:
             self.books.leave(flight.account)
-        actions.append(Reject(flight.request.id, outcome, self.admission.retry_after_s(flight, now, outcome), self._why(flight, now)))
+        actions.append(Reject(flight.request.id, outcome, self.admission.retry_after_s(flight, now, outcome), self.why(flight, now)))
 
     def _first_token(self, event: FirstToken, now: float, actions: list[Action]) -> Node | None:
         flight = self.flights.get(event.id)
@@ -382,7 +374,7 @@ class Core:
             charge.settle(self.books, flight, event.output_tokens if known else int(flight.charged), now)
             self.books.leave(flight.account)
         if node is None:
-            self._leave(flight)
+            self.leave(flight)
             return None
         succeeded = event.status < 400
         if succeeded:
@@ -426,14 +418,14 @@ class Core:
         cost = BUSY_COST if event.failure is Failure.BUSY and node.concurrency is not None and node.concurrency.rules else 1.0
         flight.node, flight.first = None, -1.0
         if event.started:
-            self._reject(flight, Outcome.FAILED, now, actions)
+            self.reject(flight, Outcome.FAILED, now, actions)
         elif flight.due < now or self.retries < cost or all(flight.tried & other.bit for other in flight.lane.nodes):
             self.climb.walk(flight, Outcome.FAILED, now, actions)
         else:
             self.retries -= cost
             if flight.waits:
-                self._wait(flight, now)
-            elif self._place(flight, now, actions) is not None:
+                self.wait(flight, now)
+            elif self.begin(flight, now, actions) is not None:
                 self.climb.walk(flight, Outcome.FAILED, now, actions)
         return node
 
@@ -459,7 +451,7 @@ class Core:
             charge.settle(self.books, flight, -1, now)
             self.books.leave(flight.account)
         if node is None:
-            self._leave(flight)
+            self.leave(flight)
             if not flight.lane.queue.size:
                 flight.lane.drain.waits(False, now)
             return None
@@ -469,27 +461,7 @@ class Core:
                 actions.append(Cancel(event.id, one.node.name))
         return node
 
-    def _hold_back(self, flight: Flight, tokens: int, ahead: Sequence[Flight], now: float) -> bool:
-        """Where slots are free and memory is not, let the node with most of it keep what becomes free for one that has waited
-        long. Its place in the order decides: it takes over what is kept for others than those `ahead` of it. Returns whether
-        it is memory that is waited for.
-        """
-        open_nodes = [node for node in flight.lane.nodes if node.running < node.limit and node.admits(now)]
-        if not open_nodes:
-            return False
-        if flight.claim is None and now - flight.arrived > HOLD_BACK * min(flight.due - flight.arrived, PATIENT_S):
-            unclaimed = [node for node in open_nodes if node.memory.claimant is None]
-            if not unclaimed:
-                unclaimed = [node for node in open_nodes if node.memory.claimant not in ahead and node.memory.claimant is not flight]
-            if unclaimed:
-                node = max(unclaimed, key=lambda node: node.memory.capacity - node.memory.promised())
-                if node.memory.claimant is not None:
-                    node.memory.claimant.claim = None
-                flight.claim = node
-                node.memory.hold_back(flight, tokens)
-        return True
-
-    def _leave(self, flight: Flight) -> None:
+    def leave(self, flight: Flight) -> None:
         if flight.claim is not None:
             flight.claim.memory.let_go()
             flight.claim = None
@@ -498,167 +470,8 @@ class Core:
             flight.lane.turnouts.drop((flight.priority, flight.request.tenant))
             self.waiting -= 1
 
-    # -- the dispatch pass
-
-    def _dispatch(self, now: float, actions: list[Action], hint: Node | None) -> None:
-        wake = inf
-        for lane in self.lanes.values():
-            queue = lane.queue
-            if not queue.size:
-                continue
-            while (expired := queue.pop_expired(now)) is not None:
-                self.waiting -= 1
-                if expired.claim is not None:
-                    expired.claim.memory.let_go()
-                    expired.claim = None
-                self.admission.withdrawn(expired, now)
-                lane.pressure.withdrawn(now)
-                lane.drain.departed(expired, lane.blocked, now)
-                lane.turnouts.goes((expired.priority, expired.request.tenant), now)
-                lane.turnouts.drop((expired.priority, expired.request.tenant))
-                up = any(node.state == "up" for node in lane.nodes)
-                self.climb.turn(expired, Outcome.EXPIRED if up else Outcome.UNAVAILABLE, now, actions)
-            if self.knobs.preempt:
-                self.way.rescue(lane, now, actions)
-            self._assign(lane, now, actions, hint)
-            if queue.size:
-                wake = min(wake, queue.next_expiry(), self._opening(lane, now))
-            else:
-                lane.drained_at = 0.0
-                lane.drain.waits(False, now)
-        self._wake = wake
-        self.way.set_alarm()
-        if self.climb.turned or self.way.stirred:
-            turned, self.climb.turned, self.way.stirred = self.climb.turned, [], False
-            for flight, outcome in turned:
-                self.climb.walk(flight, outcome, now, actions)
-            self._dispatch(now, actions, hint)
-
-    def _opening(self, lane: Lane, now: float) -> float:
-        """When the next of the lane's nodes has room again; nodes late already are waited for by events, not by the clock."""
-        depth_s = self.depth_s
-        if len(lane.nodes) > 64:
-            return now + depth_s
-        times = [time for node in lane.nodes for time in (*node.opens_at(depth_s), node.breaker.reopens)]
-        return min((time for time in times if time > now), default=inf)
-
-    def _assign(self, lane: Lane, now: float, actions: list[Action], hint: Node | None) -> None:
-        """Give waiting heads to nodes with room. A head that does best to wait for a node lays claim to it for this pass."""
-        queue, knobs = lane.queue, self.knobs
-        if len(lane.nodes) <= 64 and not any(node.may_take(self.depth_s, now) for node in lane.nodes):
-            return
-        if queue.looks_stale(now):
-            queue.look(*self.admission.pace(lane, now))
-        skipped: list[Flight] = []
-        least = inf
-        claims: list[tuple[Node, float]] = []
-        was_blocked, lane.blocked = lane.blocked, False
-        while len(skipped) < knobs.scan and (flight := queue.pop()) is not None:
-            tokens = self._kv_tokens(flight)
-            leaves = self._leaves(flight, now)
-            tried = tokens + leaves < least or flight.claim is not None
-            choice = self._choose(flight, tokens, leaves, now, hint) if tried else None
-            if choice is None and self.router.kept(flight, lane.nodes, knobs.kept_busy):
-                queue.pass_over(flight)
-                skipped.append(flight)
-                # While nothing is dispatched nothing else tells that the others have left.
-                self.books.survey(len(lane.nodes), now)
-            elif choice is None:
-                lane.blocked = True
-                skipped.append(flight)
-                if not flight.tried and tried:
-                    # Smaller ones may pass one that waits for memory, until it has waited long.
-                    if not self._hold_back(flight, tokens, skipped, now):
-                        break
-                    least = min(least, tokens + leaves)
-            elif (ready := now + (flight.own_s if flight.by_end else choice.ready_s)) > flight.due and self.way.may_open(flight, now):
-                skipped.append(flight)
-            elif ready > flight.due:
-                self._leave(flight)
-                self.admission.withdrawn(flight, now)
-                lane.pressure.withdrawn(now)
-                self.climb.turn(flight, Outcome.EXPIRED, now, actions)
-            elif not choice.node.in_time(flight, now):
-                skipped.append(flight)
-            elif (
-                (
-                    flight.by_end
-                    or (
-                        choice.node.has_room(self.depth_s, now, choice.uncached * choice.node.token_s)
-                        and choice.node.spares(flight, choice.uncached * choice.node.token_s, now)
-                    )
-                )
-                # Who was called back goes again when nothing is ahead of it, not to be in somebody's way at once.
-                and (not flight.recalls or choice.node.free_at <= now)
-            ):
-                lane.turnouts.goes((flight.priority, flight.request.tenant), now)
-                self._leave(flight)
-                lane.drained(now)
-                if flight.account is not None:
-                    flight.account.drained(now)
-                lane.drain.departed(flight, was_blocked, now)
-                self.climb.waited(flight, now)
-                self._forward(flight, choice, now, actions)
-            else:
-                skipped.append(flight)
-                claims.append((choice.node, choice.node.free_at))
-                choice.node.free_at = max(now, choice.node.free_at) + choice.uncached * choice.node.token_s
-        for node, free_at in reversed(claims):
-            node.free_at = free_at
-        for flight in skipped:
-            queue.put_back(flight)
-
     def _tick(self, event: Tick, now: float, actions: list[Action]) -> None:
         """Time alone: the dispatch pass does the rest."""
-
-    # -- the fleet
-
-    def _node(self, name: str) -> Node | None:
-        return next((node for node in self.nodes if node.name == name), None)
-
-    def _progress(self, event: Progress, now: float, actions: list[Action]) -> None:
-        node = self._node(event.node)
-        if node is not None:
-            node.progress(event.tokens, event.stream_s, now)
-            for flight in node.memory.pool.passed(node.clock(now)):
-                self._top_up(flight, node, now)
-            charge.produced(self.books, node, self.flights, now)
-
-    def _top_up(self, flight: Flight, node: Node, now: float) -> None:
-        """Its answer is longer than was reserved for it: reserve what most answers that got so far will need."""
-        self.lengths.learn(_length_key(flight), flight.quota, ended=False, before=flight.counted)
-        flight.counted = flight.quota
-        flight.quota = int(capped(flight.length.longer(flight.quota, 1 - self.lengths.quantile), flight.request.max_tokens))
-        node.memory.reserve(flight.request.id, flight.prompt_kv + flight.quota)
-        node.memory.pool.grew(flight)
-
-    def _node_seen(self, event: NodeSeen, now: float, actions: list[Action]) -> Node | None:
-        node = self._node(event.node)
-        if node is None:
-            return None
-        node.hear(event.signals, now)
-        if node.state == "lost":
-            node.state = "up"
-            node.breaker.reopens = min(node.breaker.reopens, now)
-        node.watch()
-        models = event.signals.models
-        if models and not node.config.models and models != node.models:
-            node.models = models
-            self._build_lanes(now, actions)
-        return node
-
-    def _node_draining(self, event: NodeDraining, now: float, actions: list[Action]) -> None:
-        node = self._node(event.node)
-        if node is not None:
-            node.state = "draining"
-            node.watch()
-
-    def _node_lost(self, event: NodeLost, now: float, actions: list[Action]) -> None:
-        node = self._node(event.node)
-        if node is not None:
-            node.state = "lost"
-            node.watch()
-            self.prefixes.clear(node.index)
 
     def _knobs_set(self, event: KnobsSet, now: float, actions: list[Action]) -> None:
         self.knobs = self.admission.knobs = event.knobs
@@ -684,38 +497,4 @@ class Core:
         self.weighs = bool(self.shares) or (self.yields and not self.fair)
         self.admission = Admission(config.policy, self.knobs, self.rng, self.books, self.answers)
         self.router = Router(config.policy, self.prefixes, self.rng, self.books)
-        old = {node.name: node for node in self.nodes}
-        self.nodes = nodes_of(config, self.knobs, self.profiles, old, self._numbered)
-        tpot_s = min(task.tpot_s for task in self.classify.classes)
-        for node in self.nodes:
-            node.tpot_s = tpot_s
-            node.learn_pace()
-            if node.index >= self._numbered:
-                self._numbered = node.index + 1
-                self.prefixes.add_node(node.index, self._prefix_limit(node))
-        self._build_lanes(now, [] if actions is None else actions)
-
-    def _prefix_limit(self, node: Node) -> int:
-        profile = self.profiles.get(node.config.profile or "")
-        tokens = (profile.cache_tokens or profile.kv_tokens) if profile else node.config.kv_tokens or PREFIX_BLOCKS * BLOCK_TOKENS
-        return max(1, tokens // BLOCK_TOKENS)
-
-    def _build_lanes(self, now: float, actions: list[Action]) -> None:
-        """Lanes by what nodes serve. A lane that is gone hands its waiting requests to those that serve their models now."""
-        old = self.lanes
-        self.lanes = {}
-        for model, nodes in served(self.nodes, self.config.pools).items():
-            kept = old.pop(model, None)
-            lane = self.lanes[model] = Lane(model, nodes) if kept is None else kept
-            lane.nodes = nodes
-            lane.order_by(self.books if self.yields or self.shares else None, self.shares)
-        for lane in old.values():
-            for flight in lane.queue.flights():
-                self._leave(flight)
-                heir = self.lanes.get(flight.model) or self.lanes.get(ANY)
-                if heir is None:
-                    self.climb.waited(flight, now)
-                    self.climb.walk(flight, Outcome.UNAVAILABLE, now, actions)
-                else:
-                    flight.lane = heir
-                    self._wait(flight, now)
+        self.roster.configure(now, [] if actions is None else actions)

@@ -31,7 +31,7 @@ class Second:
     def try_overdue(self, now: float, actions: list[Action]) -> None:
         """Try those that are overdue on a second node, where that is free, in time, and within what may be done of this."""
         for flight in self.hedges.due(self.core.flights, now):
-            node, lane, tokens = flight.node, flight.lane, self.core._kv_tokens(flight)
+            node, lane, tokens = flight.node, flight.lane, self.core.kv_tokens(flight)
             self.hedges.cap()
             if flight.twin is not None or lane.queue.size or tokens > self.hedges.spare_tokens:
                 continue

@@ -32,14 +32,14 @@ class Way:
 
     def begun(self, flight: Flight, name: str, now: float) -> None:
         """It was called back too late: its answer goes on where it has begun."""
-        node = self.core._node(name)
+        node = self.core.roster.node(name)
         if node is None:
             return
         if flight.node is not None:
             flight.node.take_back(flight, now)
-        self.core._leave(flight)
+        self.core.leave(flight)
         flight.node = node
-        node.give(flight, self.core._kv_tokens(flight), now)
+        node.give(flight, self.core.kv_tokens(flight), now)
         charge.dispatched(self.core.books, flight, len(self.core.nodes), now)
 
     def make(self, flight: Flight, refusal: Outcome, now: float, actions: list[Action]) -> Outcome | None:
@@ -58,7 +58,7 @@ class Way:
         slack = lane.queue.slack_after(flight.priority, flight.key, ahead_s + flight.own_s, rate, start)
         if now + max(wait, ahead_s / rate) + self.least_s(flight) > flight.due or slack + relief < 0:
             return refusal
-        self.core._wait(flight, now)
+        self.core.wait(flight, now)
         return None
 
     def urgent(self, flight: Flight) -> bool:
@@ -76,7 +76,7 @@ class Way:
         sure = [node for node in lane.nodes if now + max(0.0, node.free_at - now) + self.node_s(flight, node) <= flight.due]
         other = core.router.choose(flight, sure, tokens, core.knobs, now) if sure else None
         if other is not None and self.safe(flight, other, now) and other.node.has_room(core.depth_s, now, flight.own_s):
-            core._forward(flight, other, now, actions)
+            core.forward(flight, other, now, actions)
             return True
         return self.preempt(flight, now, actions, slip=True)
 
@@ -103,7 +103,7 @@ class Way:
         """Call back what is in its way on one node and start it there; whether that could be done. With `slip` so that it is in
         time even if first tokens come late.
         """
-        tokens = self.core._kv_tokens(flight)
+        tokens = self.core.kv_tokens(flight)
         found = plan(flight, flight.lane.nodes, self.core.flights, tokens, self.core.knobs, now, slip)
         if found is None:
             return False
@@ -113,10 +113,10 @@ class Way:
         if choice is None:
             return False
         if flight.waiting:
-            self.core._leave(flight)
+            self.core.leave(flight)
             flight.lane.drained(now)
             self.core.climb.waited(flight, now)
-        self.core._forward(flight, choice, now, actions)
+        self.core.forward(flight, choice, now, actions)
         return True
 
     def recall(self, flight: Flight, now: float, actions: list[Action]) -> None:
@@ -128,7 +128,7 @@ class Way:
             flight.lane.queue.recalled(flight, charge.cost(flight))
         flight.node, flight.recalls = None, flight.recalls + 1
         actions.append(Recall(flight.request.id, node.name))
-        self.core._wait(flight, now)
+        self.core.wait(flight, now)
         self.stirred = True
 
     def alarmed(self, now: float, actions: list[Action]) -> bool:
@@ -157,7 +157,7 @@ class Way:
             if now < latest:
                 lane.alarm = latest
                 return
-            choice = self.core.router.choose(flight, lane.nodes, self.core._kv_tokens(flight), self.core.knobs, now)
+            choice = self.core.router.choose(flight, lane.nodes, self.core.kv_tokens(flight), self.core.knobs, now)
             if choice is not None and self.safe(flight, choice, now) and choice.node.has_room(self.core.depth_s, now, flight.own_s):
                 return
             if not (self.preempt(flight, now, actions, slip=True) or self.preempt(flight, now, actions)):
