@@ -96,7 +96,10 @@ def test_help_teaches_by_example() -> None:
         ((), "give --trace FILE or --scenario NAME, one of: steady, burst"),
         (("--trace", "t.jsonl", "--scenario", "chat"), "give --trace FILE or --scenario NAME, not both"),
         (("--scenario", "steady", "--trace", "x"), "give --trace FILE or --scenario NAME"),
-        (("--scenario", "none"), "unknown scenario 'none'; known: steady"),
+        (
+            ("--scenario", "none"),
+            "unknown scenario 'none'; known: steady, burst, tenants, overload, shared-prefix, chat, trading, collapse",
+        ),
         (("--scenario", "steady", "--preset", "best"), "unknown preset 'best'; known: penstock, fifo-rr"),
         (("--scenario", "steady", "--compare", "penstock,"), "unknown preset ''; known: penstock"),
         (("--scenario", "steady", "--profile", "h100"), "no profile 'h100'; there are mooncake-demo"),

@@ -67,7 +67,6 @@ class Concurrency:
     __slots__ = (
         "_batch",
         "_batch_s",
-        "_began",
         "_count",
         "_ends",
         "_first_token_s",
@@ -120,7 +119,7 @@ class Concurrency:
         self._turn, self._count, self._full = 0, 0, 0
         self._ran, self._took_s = 0, 0.0
         """Of the round's answers, the sums of how many ran when they ended, and of their times."""
-        self._began = self._settled = -inf
+        self._settled = -inf
 
     # -- what happens
 
@@ -222,7 +221,7 @@ class Concurrency:
             # A step up is not to make answers late that are in time.
             size = max(min(size, TRIED * self.patience_s * self.per_s() or size), self.centre + 1.0)
         self.limit = min(max(1.0, float(round(size))), self.most, self.ceiling)
-        self._began, self._settled = now, now + self.recent_s
+        self._settled = now + self.recent_s
         self._count = self._full = self._ran = 0
         self._took_s = 0.0
 

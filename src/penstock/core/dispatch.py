@@ -141,8 +141,6 @@ class Dispatch:
         lane.turnouts.goes((flight.priority, flight.request.tenant), now)
         core.leave(flight)
         lane.drained(now)
-        if flight.account is not None:
-            flight.account.drained(now)
         lane.drain.departed(flight, was_blocked, now)
         core.climb.waited(flight, now)
         core.forward(flight, choice, now, actions)

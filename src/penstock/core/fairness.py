@@ -39,8 +39,6 @@ class Account:
 
     __slots__ = (
         "counter",
-        "drain_s",
-        "drained_at",
         "flights",
         "held_s",
         "lifted",
@@ -60,8 +58,6 @@ class Account:
         self.flights = self.running = 0
         self.seen_at = 0.0
         """When a request of it last came in."""
-        self.drain_s = self.drained_at = 0.0
-        """Running mean of the seconds between its dispatches from a queue, and the last of them."""
         self.lifted = False
         """It was below its counter and has not been served since."""
         self.want = 0.0
@@ -69,13 +65,6 @@ class Account:
         self.rich = False
         """It asks for more than its share while others are served: it may not take the nodes that those others need."""
         self.ranks: list[Ranks] = []
-
-    def drained(self, now: float) -> None:
-        """A request of it that waited was dispatched."""
-        gap = now - self.drained_at
-        if self.drained_at:
-            self.drain_s = gap if not self.drain_s else self.drain_s * 0.95 + gap * 0.05
-        self.drained_at = now
 
 
 class Ranks:

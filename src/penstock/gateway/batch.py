@@ -6,7 +6,6 @@ from typing import Any
 
 import msgspec
 
-ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
 WINDOWS = {"24h": 86_400}
 ERRORS_SHOWN = 100
 METADATA, METADATA_KEY, METADATA_VALUE = 16, 64, 512

@@ -116,7 +116,7 @@ def workload(options: Options) -> list[Arrival]:
         raise TraceError(f"give --trace FILE or --scenario NAME, {rest}")
     if options.trace is not None:
         return traces.read(options.trace, options.form, ask)
-    made = load.generate(load.scenario(options.scenario or ""), options.seed)
+    made = load.generate(load.scenario(options.scenario or "", trading.SCENARIOS), options.seed)
     inside = cut(made, start_s=start, end_s=end, speedup=ask.speedup, limit=ask.limit)
     if not inside:
         raise TraceError(f"no request of scenario {options.scenario} is inside --window {options.window}")

@@ -5,6 +5,7 @@ Everything is drawn from one seeded stream a client, so that a client's requests
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import accumulate
 from math import log
 from random import Random
@@ -112,10 +113,10 @@ SCENARIOS: dict[str, Scenario] = {
 }
 
 
-def scenario(name: str) -> Scenario:
-    """Raises TraceError naming the known ones."""
+def scenario(name: str, others: Iterable[str] = ()) -> Scenario:
+    """Raises TraceError naming the known ones, those that are made elsewhere among them."""
     if name not in SCENARIOS:
-        raise TraceError(f"unknown scenario {name!r}; known: {', '.join(SCENARIOS)}")
+        raise TraceError(f"unknown scenario {name!r}; known: {', '.join([*SCENARIOS, *others])}")
     return SCENARIOS[name]
 
 
