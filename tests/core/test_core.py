@@ -339,3 +339,15 @@ def test_queue_that_empties_by_a_cancellation_is_not_taken_to_drain_slowly() -> 
     drain = core.lanes[ANY].drain
     drain.departed(core.flights[1], True, 100.0)
     assert drain.rate == 0.0 or drain.rate > 0.3
+
+
+def test_only_who_says_that_it_came_before_has_a_claim_to_what_was_promised() -> None:
+    for retry, claims in ((-1, False), (0, False), (1, True)):
+        play = Play(build(Node(name="a", url="http://127.0.0.1:9", max_running=1), knobs=Knobs(queue_max=1)))
+        play >> Arrived(call(1)) << forward(1, "a") >> Arrived(call(2)) << NOTHING
+        play >> Arrived(call(3)) << reject(3, Outcome.REFUSED_FULL)
+        lane = play.core.lanes["*"]
+        play.at(play.now + next(iter(lane.returns.every.bins)) * 0.25 + 0.25) >> Finished(1, output_tokens=1)
+        play.pending.clear()
+        play >> Arrived(call(4, retry=retry))
+        assert play.core.flights[4].returns is claims, retry

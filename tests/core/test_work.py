@@ -34,3 +34,10 @@ def test_only_promises_limit_the_slack_but_all_work_uses_it_up() -> None:
     assert work.slack(-inf, 0.0, 1.0, 0.0) == inf
     work.add(flight(2, key=5.0, own_s=1.0, due=6.0))
     assert work.slack(-inf, 0.0, 1.0, 0.0) == 2.0
+
+
+def test_an_infinite_key_is_behind_all_work() -> None:
+    work = Work()
+    for id in range(3):
+        work.add(flight(id, key=float(id), own_s=0.5))
+    assert work.until(inf) == (3, 1.5) and work.until(-inf) == (0, 0.0)

@@ -195,7 +195,9 @@ class Core:
             self.retries += self.knobs.retry_share
         flight.length = self.lengths.find((lane.model, name, request.tenant))
         if lane.returns.every.due and request.retry:
-            flight.returns = lane.returns.take((request.tenant, name), now, request.retry > 0)
+            told = request.retry > 0
+            # Who does not say that it came before has no claim: under overload anybody would come in a promised moment.
+            flight.returns = lane.returns.take((request.tenant, name), now, told) and told
         self.set_deadline(flight)
         for tried, rung in ladder.eager:
             if rung.step(flight, ladders.around) is not None:

@@ -43,7 +43,9 @@ class Work:
         self.seconds = self.seconds - flight.own_s if self.count else 0.0
 
     def until(self, key: float) -> tuple[int, float]:
-        """Requests and seconds up to the key's slot."""
+        """Requests and seconds up to the key's slot; all of them where the key is infinite, which has no slot."""
+        if key == inf:
+            return self.count, self.seconds
         last = key // SLOT_S
         count, seconds = 0, 0.0
         for index, slot in self.slots.items():
