@@ -67,26 +67,25 @@ def test_wait_is_the_backlog_of_the_nodes_and_then_the_work_ahead_shared_among_t
     assert admission().wait_s(lane(2, backlog_s=6.0), 3, 4.0, now=5.0) == pytest.approx(1.0 + 4.0 / 2)
 
 
-def test_backlogs_are_averaged_and_idle_time_is_no_credit() -> None:
+def test_small_work_waits_for_no_node_that_is_busy_for_long() -> None:
     among = lane(2)
-    among.nodes[0].free_at = 8.0
-    rate, start = admission().supply(among, 5.0)
-    assert rate == 2.0 and start == pytest.approx(5.0 + 3.0 / 2)
+    among.nodes[0].free_at = 60.0
+    assert admission().wait_s(among, 1, 0.5, 5.0) == pytest.approx(0.5)
+    assert admission().wait_s(among, 200, 75.0, 5.0) == pytest.approx(55.0 + 20.0 / 2)
 
 
 def test_paced_node_supplies_its_share() -> None:
     among = lane(2, backlog_s=5.0)
     among.nodes[0].share = 0.5
-    assert admission().supply(among, 5.0) == (1.5, 5.0)
     assert admission().wait_s(among, 1, 3.0, 5.0) == pytest.approx(2.0)
 
 
 def test_nodes_that_are_not_up_supply_nothing() -> None:
     among = lane(2, backlog_s=9.0)
     among.nodes[0].state = "lost"
-    assert admission().supply(among, 5.0) == (1.0, 9.0)
+    assert admission().wait_s(among, 1, 2.0, 5.0) == 6.0
     among.nodes[1].state = "draining"
-    assert admission().supply(among, 5.0) == (0.0, 5.0) and admission().wait_s(among, 5, 10.0, 5.0) == 0.0
+    assert admission().supply(among, 5.0).rate == 0.0 and admission().wait_s(among, 5, 10.0, 5.0) == 0.0
 
 
 def test_while_slots_are_full_the_wait_is_as_long_as_answers_take_to_end() -> None:

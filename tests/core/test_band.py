@@ -13,6 +13,7 @@ from penstock.core.fairness import Fairness
 from penstock.core.flight import Flight
 from penstock.core.lane import Lane
 from penstock.core.queue import Queue
+from penstock.core.supply import Supply
 
 LANE = Lane("m", [])
 LOW = TaskClass("low", 1, floor=0.5)
@@ -77,7 +78,7 @@ def test_request_that_would_start_too_late_goes_before_its_turn() -> None:
     pressed = bench.push("b", 1.0, due=1.2)
     bench.books.charge(bench.books.account("b", 0.0), 1e6, 0.0)
     bench.queue.looks_stale(0.95)
-    bench.queue.look(1.0, 0.95)
+    bench.queue.look(Supply.flat(1.0, 0.95))
     assert bench.serve() is pressed
 
 
@@ -87,7 +88,7 @@ def test_with_slack_the_turn_goes_first_and_uses_it_up() -> None:
     pressed = bench.push("b", 1.0, due=1.2)
     bench.books.charge(bench.books.account("b", 0.0), 1e6, 0.0)
     bench.queue.looks_stale(0.2)
-    bench.queue.look(1.0, 0.2)
+    bench.queue.look(Supply.flat(1.0, 0.2))
     assert [bench.serve(), bench.serve()] == turns[:2], "0.8 s of slack have room for two turns of 0.3 s"
     assert bench.serve() is pressed
 
@@ -168,7 +169,7 @@ def test_whatever_happens_each_waiting_request_is_popped_once(operations: list[t
             bench.queue.remove(alive.pop(int(key) % len(alive)))
         elif step == "look":
             bench.queue.looks_stale(key)
-            bench.queue.look(1.0, key)
+            bench.queue.look(Supply.flat(1.0, key))
             seen = list(iter(bench.queue.pop, None))
             assert {id(one) for one in seen} == {id(one) for one in alive} and len(seen) == len(alive)
             for one in seen:

@@ -95,3 +95,13 @@ def test_memory_left_fades_while_no_modest_tenant_comes() -> None:
 
 def test_nobody_ranks_where_nothing_was_served() -> None:
     assert Claims().rank("a", 1.0) == 1.0
+
+
+def test_what_was_predicted_and_not_used_is_given_back() -> None:
+    made = Claims()
+    for tenant in ("short", "long"):
+        made.served(tenant, 10_000.0, 0.0)
+    made.correct("short", -9_000.0, 0.0)
+    assert made.rank("short", 2.0) == pytest.approx(0.1) and made.rank("long", 2.0) == pytest.approx(1.0)
+    made.correct("nobody", 500.0, 1.0)
+    assert "nobody" not in made.books.accounts

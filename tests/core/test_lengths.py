@@ -105,3 +105,32 @@ def test_the_caller_s_cap_bounds_what_is_expected() -> None:
     for _ in range(ENOUGH):
         lengths.learn(KEY, 1_000)
     assert lengths.mean(KEY, 10) == 10 and capped(3.5, 0) == 3.5
+
+
+def test_a_new_tenant_is_like_the_one_in_the_middle_and_not_like_the_one_that_asks_most() -> None:
+    lengths = Lengths()
+    for tenant, tokens, count in (("hog", 8_000, 2_000), ("a", 200, 100), ("b", 300, 100)):
+        for _ in range(count):
+            lengths.learn(("m", "c", tenant), tokens)
+    assert 200 < lengths.find(("m", "c", "new")).mean < 400
+    assert lengths.find(("m", "c", "hog")).mean > 7_000 and lengths.find(("m", "c")).mean > 5_000
+
+
+def test_while_few_tenants_are_known_all_answers_tell_of_a_new_one() -> None:
+    lengths = Lengths()
+    for tenant, tokens in (("a", 200), ("b", 8_000)):
+        for _ in range(100):
+            lengths.learn(("m", "c", tenant), tokens)
+    assert lengths.find(("m", "c", "new")) is lengths.find(("m", "c"))
+
+
+def test_the_middle_follows_what_is_learned() -> None:
+    lengths = Lengths()
+    for tenant in ("a", "b", "c"):
+        for _ in range(50):
+            lengths.learn(("m", "c", tenant), 100)
+    assert lengths.find(("m", "c", "new")).mean < 150
+    for tenant in ("a", "b", "c"):
+        for _ in range(500):
+            lengths.learn(("m", "c", tenant), 1_000)
+    assert lengths.find(("m", "c", "new")).mean > 500

@@ -12,6 +12,7 @@ from penstock.core.classify import DEFAULT
 from penstock.core.flight import Flight
 from penstock.core.lane import Lane
 from penstock.core.queue import Queue
+from penstock.core.supply import Supply
 
 LANE = Lane("m", [])
 
@@ -81,9 +82,9 @@ def test_slack_is_the_least_over_later_slots() -> None:
     queue = Queue()
     queue.push(flight(1, key=2.0, own_s=1.0, due=3.0))
     queue.push(flight(2, key=4.0, own_s=2.5, due=6.5))
-    assert queue.slack_after(3, 0.0, 0.5, rate=1.0, start=0.0) == 1.5
-    assert queue.slack_after(3, 2.0, 3.5, rate=1.0, start=0.0) == 0.5
-    assert queue.slack_after(3, 2.0, 1.0, rate=2.0, start=1.0) == 5.0
-    assert queue.slack_after(3, 9.0, 0.0, rate=1.0, start=0.0) == inf
-    assert queue.slack_after(4, 0.0, 0.0, rate=1.0, start=0.0) == inf
+    assert queue.slack_after(3, 0.0, 0.5, Supply.flat(1.0, 0.0)) == 1.5
+    assert queue.slack_after(3, 2.0, 3.5, Supply.flat(1.0, 0.0)) == 0.5
+    assert queue.slack_after(3, 2.0, 1.0, Supply.flat(2.0, 1.0)) == 5.0
+    assert queue.slack_after(3, 9.0, 0.0, Supply.flat(1.0, 0.0)) == inf
+    assert queue.slack_after(4, 0.0, 0.0, Supply.flat(1.0, 0.0)) == inf
     assert queue.work_s() == 3.5

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.core.test_queue import flight
 
+from penstock.core.supply import Supply
 from penstock.core.work import SLOT_S, Work
 
 WAITING = st.lists(st.tuples(st.floats(0.0, 60.0), st.floats(0.0, 1.0), st.booleans()), max_size=50)
@@ -31,9 +32,9 @@ def test_sums_agree_with_a_list(waiting: list[tuple[float, float, bool]], key: f
 def test_only_promises_limit_the_slack_but_all_work_uses_it_up() -> None:
     work = Work()
     work.add(flight(1, key=1.0, own_s=3.0))
-    assert work.slack(-inf, 0.0, 1.0, 0.0) == inf
+    assert work.slack(-inf, 0.0, Supply.flat(1.0, 0.0)) == inf
     work.add(flight(2, key=5.0, own_s=1.0, due=6.0))
-    assert work.slack(-inf, 0.0, 1.0, 0.0) == 2.0
+    assert work.slack(-inf, 0.0, Supply.flat(1.0, 0.0)) == 2.0
 
 
 def test_an_infinite_key_is_behind_all_work() -> None:

@@ -16,6 +16,7 @@ from penstock.core.fairness import Fairness
 from penstock.core.flight import Flight
 from penstock.core.lane import Lane
 from penstock.core.route import Choice
+from penstock.core.supply import Supply
 from penstock.core.work import SLOT_S
 from penstock.facts import Outcome
 from penstock.knobs import Knobs
@@ -115,23 +116,20 @@ class Admission:
                 spare *= 1.0 - min(0.5, self.books.others_s / len(lane.nodes))
             predicted = self.wait_s(lane, ahead, ahead_s / spare, now) + base_s + flight.own_s
             if left < inf:
-                rate, start = self.supply(lane, now)
-                rate *= spare
-                if flight.by_end:
-                    start = now
-                breaks = lane.queue.slack_after(flight.priority, flight.key, ahead_s + flight.own_s * margin, rate, start) < 0
+                supply = self.supply(lane, now, flight.by_end, spare)
+                breaks = lane.queue.slack_after(flight.priority, flight.key, ahead_s + flight.own_s * margin, supply) < 0
                 # What waits of lower priorities is in the way of nobody that has a claim here.
                 all_count, all_s = lane.queue.ahead(flight.priority, inf)
                 after_s = self.wait_s(lane, all_count, (all_s + flight.own_s) * margin / spare, now)
                 bands = self._bands(flight, now)
-                crowds = rate > 0 and bands.crowds_out(flight.request.prompt_tokens, after_s)
+                crowds = supply.rate > 0 and bands.crowds_out(flight.request.prompt_tokens, after_s)
                 if not bands.is_cheap(flight.request.prompt_tokens, flight.own_s):
                     predicted += bands.spared() * (flight.due - flight.arrived)
                 if flight.account is not None and not crowds:
                     rich_s = self._claims(flight).ahead_of(flight.request.tenant, now)
                     crowds = rich_s is not None and after_s > rich_s
-                if flight.task.floor and (breaks or crowds or predicted * margin > left) and rate > 0:
-                    floor_s = self._by_floor_s(flight, rate / spare, start) + base_s + flight.own_s
+                if flight.task.floor and (breaks or crowds or predicted * margin > left) and supply.rate > 0:
+                    floor_s = self._by_floor_s(flight, supply.rate / spare, supply.when(0.0)) + base_s + flight.own_s
                     if floor_s * margin <= left:
                         predicted, breaks, crowds = floor_s, False, False
         room = 1.0
@@ -203,16 +201,18 @@ class Admission:
         if band is None:
             return 0.0
         _, ahead_s = band.work.until(flight.key)
-        if band.work.slack(flight.key // SLOT_S, ahead_s + flight.own_s, share, start) < 0:
+        if band.work.slack(flight.key // SLOT_S, ahead_s + flight.own_s, Supply.flat(share, start)) < 0:
             return inf
         return ahead_s / share
 
-    def pace(self, lane: Lane, now: float) -> tuple[float, float]:
+    def pace(self, lane: Lane, now: float) -> Supply:
         """`supply` as far as the queue sees it: where slots or memory are short, it drains more slowly than nodes prefill."""
-        rate, start = self.supply(lane, now)
+        supply = self.supply(lane, now)
         if lane.blocked and lane.drain_s:
-            rate = min(rate, lane.queue.work_s() / (lane.queue.size * lane.drain_s))
-        return rate, start
+            drained = lane.queue.work_s() / (lane.queue.size * lane.drain_s)
+            if drained < supply.rate:
+                return Supply.flat(drained, now)
+        return supply
 
     def _room(self, flight: Flight, now: float) -> float:
         """Share of the longest wait, and of the queue, that a request may use that comes for the first time."""
@@ -223,19 +223,18 @@ class Admission:
             room *= 1.0 - lane.pressure.share()
         return room
 
-    def supply(self, lane: Lane, now: float) -> tuple[float, float]:
-        """Seconds of prefill the lane's nodes do per second, and when on average they are free to begin."""
-        up = [node for node in lane.nodes if node.state == "up"]
-        rate = sum(node.share for node in up)
-        busy = sum(max(0.0, node.free_at - now) * node.share for node in up)
-        return (rate, now + busy / rate) if rate else (0.0, now)
+    def supply(self, lane: Lane, now: float, at_once: bool = False, share: float = 1.0) -> Supply:
+        """The prefill that the lane's nodes can do, or `share` of it; `at_once`: whatever they have been given."""
+        if at_once:
+            return Supply.flat(share * sum(node.share for node in lane.nodes if node.state == "up"), now)
+        return Supply(lane.nodes, now, share)
 
     def wait_s(self, lane: Lane, ahead: int, ahead_s: float, now: float) -> float:
         """Predicted wait behind `ahead` requests that need `ahead_s` seconds of prefill."""
         if (ends_per_s := per_s(lane.nodes)) > 0:
             return self._until_ended(lane, ahead + 1, ends_per_s)
-        rate, start = self.supply(lane, now)
-        wait = start - now + ahead_s / rate if rate else 0.0
+        supply = self.supply(lane, now)
+        wait = supply.when(ahead_s) - now if supply.rate else 0.0
         if lane.blocked and lane.drain_s and not cold(lane.nodes):
             wait = max(wait, (ahead + 1) * lane.drain_s)
         return wait

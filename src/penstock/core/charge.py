@@ -51,8 +51,12 @@ def produced(books: Fairness, node: Node, flights: Mapping[int, Flight], now: fl
         if flight.first >= 0.0 and flight.account is not None and flight.charged >= 0.0:
             tokens = (now - flight.first) / itl_s
             if tokens > flight.charged:
-                books.charge(flight.account, OUTPUT_WEIGHT * (tokens - flight.charged), now)
+                more = OUTPUT_WEIGHT * (tokens - flight.charged)
                 flight.charged = tokens
+                books.charge(flight.account, more, now)
+                claims = flight.lane.claims.get(flight.priority)
+                if claims is not None:
+                    claims.correct(flight.request.tenant, more, now)
 
 
 def settle(books: Fairness, flight: Flight, output_tokens: int, now: float) -> None:
@@ -69,4 +73,8 @@ def settle(books: Fairness, flight: Flight, output_tokens: int, now: float) -> N
     prompt = float(flight.request.prompt_tokens) if stopped and flight.first < 0.0 and flight.request.stream else 0.0
     books.charge(account, -OUTPUT_WEIGHT * flight.charged - prompt, flight.forwarded)
     books.charge(account, OUTPUT_WEIGHT * output_tokens, 0.5 * (flight.forwarded + now))
+    claims = flight.lane.claims.get(flight.priority)
+    if claims is not None:
+        claims.correct(flight.request.tenant, -OUTPUT_WEIGHT * flight.charged - prompt, flight.forwarded)
+        claims.correct(flight.request.tenant, OUTPUT_WEIGHT * output_tokens, 0.5 * (flight.forwarded + now))
     flight.charged = -1.0

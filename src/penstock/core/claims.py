@@ -80,6 +80,12 @@ class Claims:
         claim.seen_at = now
         self.books.charge(claim.account, tokens, now)
 
+    def correct(self, tenant: str, tokens: float, at: float) -> None:
+        """What was predicted for a request is taken back, what it took is added."""
+        account = self.books.accounts.get(tenant)
+        if account is not None:
+            self.books.charge(account, tokens, at)
+
     def refuse(self, tenant: str, room_s: float, now: float) -> None:
         """A request that could have waited `room_s` was refused."""
         claim = self.claim(tenant, now)

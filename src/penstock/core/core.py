@@ -266,7 +266,7 @@ class Core:
             charge.enter(self.books, flight, self.flights.values(), now)
         if flight.account is not None or self.weighs:
             request = flight.request
-            known = self.lengths.mean((flight.lane.model, flight.task.name), request.max_tokens)
+            known = capped(flight.length.mean, request.max_tokens)
             flight.output = known or min(GUESS_OUTPUT, request.max_tokens or GUESS_OUTPUT)
 
     def set_deadline(self, flight: Flight) -> None:

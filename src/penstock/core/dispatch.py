@@ -86,7 +86,7 @@ class Dispatch:
         if len(lane.nodes) <= MANY and not any(node.may_take(core.depth_s, now) for node in lane.nodes):
             return
         if queue.looks_stale(now):
-            queue.look(*core.admission.pace(lane, now))
+            queue.look(core.admission.pace(lane, now))
         skipped: list[Flight] = []
         least = inf
         claims: list[tuple[Node, float]] = []

@@ -18,6 +18,12 @@ MOST = 1 << (OCTAVES - 1)
 ENOUGH = 16
 """With fewer answers seen a longer prefix of the key tells more."""
 KEYS = 4_096
+KEY = 3
+"""Parts of a whole key."""
+SEVERAL = 3
+"""With fewer tenants known none is in the middle."""
+STALE = 256
+"""Which tenant is in the middle is looked up anew after so many answers."""
 HALVED_AFTER = 1_024.0
 TAIL = 0.16
 """Share of answers that end in each bin beyond what was seen: half of them in an octave."""
@@ -124,27 +130,51 @@ class Survival:
 class Lengths:
     """Survival curves by key, the least recently learned dropped beyond `KEYS`."""
 
-    __slots__ = ("known", "quantile", "start")
+    __slots__ = ("_learned", "_typical", "known", "quantile", "start")
 
     def __init__(self, start: int = 256, quantile: float = 0.8) -> None:
         self.quantile = quantile
         self.start = Survival(quantile, start)
         self.known: OrderedDict[Key, Survival] = OrderedDict()
+        self._learned = 0
+        """Answers, ended or not, that were learned from."""
+        self._typical: dict[Key, tuple[int, Survival | None]] = {}
+        """By all of a key but its tenant: the tenant's in the middle, and how many answers had been learned from then."""
 
     def find(self, key: Key) -> Survival:
-        """What is known for the key, or for the longest prefix of it that enough answers were seen of."""
+        """What is known for the key; for a tenant not known yet, of the tenant in the middle of those that are; else for the
+        longest prefix of the key that enough answers were seen of.
+        """
         known = self.known
         found = known.get(key)
         if found is not None and found.seen >= ENOUGH:
             return found
+        typical = self.typical(key[:-1]) if len(key) == KEY else None
+        if typical is not None:
+            return typical
         for cut in range(len(key), 0, -1):
             found = known.get(key[:cut])
             if found is not None and found.seen >= ENOUGH:
                 return found
         return known.get(key[:1], self.start)
 
+    def typical(self, task: Key) -> Survival | None:
+        """Of the tenants known for a model and class, the one whose mean is in the middle; None while there are few.
+
+        All answers together would tell of the tenant that asks most. A new one is like any other.
+        """
+        at, found = self._typical.get(task, (-STALE, None))
+        if self._learned - at >= STALE:
+            tenants = [one for key, one in self.known.items() if len(key) == KEY and key[:-1] == task and one.seen >= ENOUGH]
+            found = sorted(tenants, key=_mean)[len(tenants) // 2] if len(tenants) >= SEVERAL else None
+            if len(self._typical) > KEYS:
+                self._typical.clear()
+            self._typical[task] = self._learned, found
+        return found
+
     def learn(self, key: Key, tokens: int, ended: bool = True, before: int = 0) -> None:
         """An answer came from `before` tokens, which were counted already, to `tokens`, and ended there or goes on."""
+        self._learned += 1
         found = self.known.get(key)
         if found is None:
             found = self._make(key)
@@ -167,6 +197,10 @@ class Lengths:
 
     def high(self, key: Key, max_tokens: int) -> int:
         return int(capped(self.find(key).high, max_tokens))
+
+
+def _mean(known: Survival) -> float:
+    return known.mean
 
 
 def capped(tokens: float, max_tokens: int) -> float:

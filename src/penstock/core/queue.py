@@ -14,6 +14,7 @@ from penstock.core.band import Band, payer
 from penstock.core.fairness import Account, Fairness
 from penstock.core.flight import Flight
 from penstock.core.floors import Floors
+from penstock.core.supply import Supply
 from penstock.core.work import SLOT_S, Work
 
 LOOK_S = 0.02
@@ -199,16 +200,16 @@ class Queue:
         self.now = now
         return self.spread and now - self.looked_at > LOOK_S
 
-    def look(self, rate: float, start: float) -> None:
-        """Find the slack at `rate` seconds of work a second from `start` on."""
+    def look(self, supply: Supply) -> None:
+        """Find the slack, where so much can be done."""
         self.looked_at = self.now
         ahead_s = 0.0
         for priority in self.priorities:
             band = self.bands[priority]
-            band.slack_s = band.work.slack(-inf, ahead_s, rate, start) if band.work.promised else inf
+            band.slack_s = band.work.slack(-inf, ahead_s, supply) if band.work.promised else inf
             ahead_s += band.work.seconds
         for floored in self.floored.values():
-            floored.slack_s = floored.work.slack(-inf, 0.0, rate, start) if floored.work.promised else inf
+            floored.slack_s = floored.work.slack(-inf, 0.0, supply) if floored.work.promised else inf
 
     # -- what admission asks
 
@@ -252,10 +253,10 @@ class Queue:
         """Requests of its own tenant up to and with this one, where tenants take turns; else 0."""
         return self.bands[flight.priority].seats[payer(flight)].work.until(flight.key)[0] if self.spread else 0
 
-    def slack_after(self, priority: int, key: float, ahead_s: float, rate: float, start: float) -> float:
+    def slack_after(self, priority: int, key: float, ahead_s: float, supply: Supply) -> float:
         """The least time, in seconds of work, by which promised requests behind this key and of its priority start before their key."""
         work = self.work.get(priority)
-        return inf if work is None else work.slack(key // SLOT_S, ahead_s, rate, start)
+        return inf if work is None else work.slack(key // SLOT_S, ahead_s, supply)
 
     def work_s(self) -> float:
         """Predicted prefill seconds of all that wait."""

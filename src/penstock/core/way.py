@@ -50,13 +50,13 @@ class Way:
         ahead, ahead_s = lane.queue.ahead(flight.priority, flight.key)
         if not ahead:
             return None if self.preempt(flight, now, actions) else refusal
-        rate, start = self.core.admission.supply(lane, now)
-        if not flight.waits or not rate:
+        supply = self.core.admission.supply(lane, now)
+        if not flight.waits or not supply.rate:
             return refusal
         relief = relief_s(flight, lane.nodes, self.core.flights, self.core.knobs, now)
-        wait = self.core.admission.wait_s(lane, ahead, ahead_s, now) - relief / rate
-        slack = lane.queue.slack_after(flight.priority, flight.key, ahead_s + flight.own_s, rate, start)
-        if now + max(wait, ahead_s / rate) + self.least_s(flight) > flight.due or slack + relief < 0:
+        wait = self.core.admission.wait_s(lane, ahead, ahead_s, now) - relief / supply.rate
+        slack = lane.queue.slack_after(flight.priority, flight.key, ahead_s + flight.own_s, supply)
+        if now + max(wait, ahead_s / supply.rate) + self.least_s(flight) > flight.due or slack + relief < 0:
             return refusal
         self.core.wait(flight, now)
         return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 from math import inf
 
 from penstock.core.flight import Flight
+from penstock.core.supply import Supply
 
 SLOT_S = 0.25
 
@@ -54,15 +55,15 @@ class Work:
                 seconds += slot[1]
         return count, seconds
 
-    def slack(self, after: float, ahead_s: float, rate: float, start: float) -> float:
+    def slack(self, after: float, ahead_s: float, supply: Supply) -> float:
         """The least time, in seconds of work, by which requests with a deadline behind slot `after` start before their key.
 
-        `ahead_s` is the work before them, `rate` the seconds of work done per second, and `start` when it begins.
+        `ahead_s` is the work before them.
         """
         least, total = inf, ahead_s
         for index in sorted(index for index in self.slots if index > after):
             slot = self.slots[index]
             if slot[2]:
-                least = min(least, (index * SLOT_S - start) * rate - total)
+                least = min(least, supply.by(index * SLOT_S) - total)
             total += slot[1]
         return least
