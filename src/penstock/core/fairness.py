@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from heapq import heapify, heappop, heappush, heapreplace
 from math import inf, log
 
+from penstock.core import flood
+
 HALF_LIFE_S = 60.0
 OUTPUT_WEIGHT = 2.0
 REBASE = 512.0
@@ -38,11 +40,14 @@ class Account:
     """A tenant's service, scaled; the node time it took, scaled and never lifted; its requests in the core; the ranks it stands in."""
 
     __slots__ = (
+        "apart",
+        "asked_s",
         "counter",
         "flights",
         "held_s",
         "lifted",
         "name",
+        "need_s",
         "number",
         "ranks",
         "rich",
@@ -64,6 +69,10 @@ class Account:
         """Share of the time of late that it had many requests waiting."""
         self.rich = False
         """It asks for more than its share while others are served: it may not take the nodes that those others need."""
+        self.asked_s = self.need_s = 0.0
+        """Node time asked for since the last survey, and for each second of late."""
+        self.apart = False
+        """It is kept off the nodes that others need: it is `rich`, or floods."""
         self.ranks: list[Ranks] = []
 
 
@@ -137,6 +146,7 @@ class Fairness:
         "others_s",
         "several",
         "since",
+        "slower",
         "surveyed_at",
         "sweep_at",
     )
@@ -153,6 +163,8 @@ class Fairness:
         self.others_s = 0.0
         """Node seconds a second, on average, of the tenants that are not above their share."""
         self.surveyed_at = self.opened_at = 0.0
+        self.slower = 0.35
+        """How much longer, as a share, the others' steps may be while a tenant floods."""
 
     def account(self, name: str, now: float) -> Account:
         known = self.accounts.get(name)
@@ -215,21 +227,29 @@ class Fairness:
         follow = min(1.0, passed_s / WANT_S)
         one = self.scale(now)
         known = [account for account in self.accounts.values() if account.flights or account.held_s > LEAST_S * one]
+        flood.heed(known, passed_s)
         total = sum(account.held_s for account in known)
         window_s = min(HALF_LIFE_S / log(2.0), max(1.0, now - self.opened_at)) * one
         share_s = BUSY * nodes / max(1, len(known)) * window_s
         others = 0.0
         waiting = [account.flights - account.running for account in known if account.flights > account.running]
         # One that waits in a crowd that is another's does not flood.
-        flood = 0.5 * sum(waiting) / len(waiting) if waiting else 0.0
+        crowd = 0.5 * sum(waiting) / len(waiting) if waiting else 0.0
         for account in known:
             mean = (total - account.held_s) / max(1, len(known) - 1)
-            account.want += follow * ((account.flights - account.running > flood) - account.want)
+            account.want += follow * ((account.flights - account.running > crowd) - account.want)
             # Once told apart it stays so while it waits: kept off nodes it is given less than its share.
             above = account.rich or (account.held_s > RICH * mean > 0.0 and account.held_s > share_s)
             account.rich = above and account.want > (0.1 if account.rich else 0.5)
-            if not account.rich and (account.flights or now - account.seen_at < AWAY_S):
+        apart = [account for account in known if account.rich]
+        large = flood.large(known, BUSY * nodes / max(1, len(known)))
+        for account in known:
+            if not account.rich and account not in large and (account.flights or now - account.seen_at < AWAY_S):
                 others += account.held_s
+        if large and flood.floods(sum(account.need_s for account in large), others / window_s, nodes, self.slower):
+            apart += large
+        for account in known:
+            account.apart = account in apart
         # Before enough was seen to tell what the others need, it is taken to be much.
         self.others_s = others / window_s if now - self.opened_at > LEARN_S else float(nodes)
 

@@ -158,6 +158,11 @@ class Node:
         unplanned = (self.reported.waiting or 0) - self.prefilling
         self.guarded = self.state != "up" or self.breaker.state is not State.CLOSED or unplanned >= ENGINE_QUEUE
 
+    @property
+    def works(self) -> bool:
+        """Whether it is up and answers, however much it has to do."""
+        return self.state == "up" and self.breaker.state is State.CLOSED
+
     def hear(self, signals: Signals, now: float) -> None:
         """A probe's answer: input. What cannot be is not believed, nor a long queue that never moves while the node works;
         our own counts are what is left then.

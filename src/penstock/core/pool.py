@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 SURE = 3.0
 """Of 1,500 answers a few are then thrown out by an engine that holds 20 of them, and none by one that holds hundreds."""
+FREE = 0.2
 TIGHT = 0.6
 """Below this share of its memory reserved a node is not looked at so closely."""
 
@@ -25,7 +26,7 @@ TIGHT = 0.6
 class Pool:
     """`clock` is the node's count of tokens that each of its streams was given, see `Node.clock`."""
 
-    __slots__ = ("flights", "mean", "passes", "ready", "sure", "variance")
+    __slots__ = ("flights", "free", "mean", "passes", "ready", "sure", "variance")
 
     def __init__(self) -> None:
         self.flights: dict[int, Flight] = {}
@@ -35,6 +36,7 @@ class Pool:
         self.variance = [0.0] * len(AHEAD)
         self.ready = False
         self.sure = SURE
+        self.free = FREE
 
     def began(self, flight: Flight, clock: float) -> None:
         """Its first token is out."""
@@ -95,7 +97,7 @@ class Pool:
         most = flight.request.max_tokens or inf
         for more, share, mean, variance in zip(AHEAD, flight.length.ahead(0), self.mean, self.variance, strict=True):
             use = (prompt_kv + more) * share if more <= most else 0.0
-            if mean + use + self.sure * sqrt(max(0.0, variance + use * (prompt_kv + more) * (1.0 - share))) > limit:
+            if mean + use + min(self.sure * sqrt(max(0.0, variance + use * (prompt_kv + more) * (1.0 - share))), self.free * limit) > limit:
                 return False
         return True
 
