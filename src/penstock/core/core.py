@@ -481,7 +481,7 @@ class Core:
 
     def _knobs_set(self, event: KnobsSet, now: float, actions: list[Action]) -> None:
         self.knobs = self.admission.knobs = event.knobs
-        self.books.slower = event.knobs.slower
+        self.books.flood.slower = event.knobs.slower
         self._set_depth()
         for node in self.nodes:
             node.size_memory(event.knobs)
@@ -502,7 +502,7 @@ class Core:
         """The order by which it yields, where it is another."""
         self.shares = {task.name: task.floor for task in self.classify.classes if task.floor > 0}
         self.weighs = bool(self.shares) or (self.yields and not self.fair)
-        self.books.slower = self.knobs.slower
+        self.books.flood.slower = self.knobs.slower
         self.admission = Admission(config.policy, self.knobs, self.rng, self.books, self.answers)
         self.router = Router(config.policy, self.prefixes, self.rng, self.books)
         self.roster.configure(now, [] if actions is None else actions)

@@ -95,7 +95,7 @@ class Dispatch:
             tokens, leaves = core.kv_tokens(flight), core.leaves(flight, now)
             tried = tokens + leaves < least or flight.claim is not None
             choice = core.choose(flight, tokens, leaves, now, hint) if tried else None
-            if choice is None and core.router.kept(flight, lane.nodes, knobs.slower):
+            if choice is None and core.router.kept(flight, lane.nodes):
                 queue.pass_over(flight)
                 skipped.append(flight)
                 # While nothing is dispatched nothing else tells that the others have left.

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from heapq import heapify, heappop, heappush, heapreplace
 from math import inf, log
 
-from penstock.core import flood
+from penstock.core.flood import Flood
 
 HALF_LIFE_S = 60.0
 OUTPUT_WEIGHT = 2.0
@@ -53,6 +53,7 @@ class Account:
         "rich",
         "running",
         "seen_at",
+        "usual_s",
         "want",
     )
 
@@ -69,8 +70,8 @@ class Account:
         """Share of the time of late that it had many requests waiting."""
         self.rich = False
         """It asks for more than its share while others are served: it may not take the nodes that those others need."""
-        self.asked_s = self.need_s = 0.0
-        """Node time asked for since the last survey, and for each second of late."""
+        self.asked_s = self.need_s = self.usual_s = 0.0
+        """Node time asked for since the last survey, for each second of late, and usually."""
         self.apart = False
         """It is kept off the nodes that others need: it is `rich`, or floods."""
         self.ranks: list[Ranks] = []
@@ -141,12 +142,12 @@ class Fairness:
         "active",
         "counted",
         "epoch",
+        "flood",
         "numbered",
         "opened_at",
         "others_s",
         "several",
         "since",
-        "slower",
         "surveyed_at",
         "sweep_at",
     )
@@ -163,8 +164,7 @@ class Fairness:
         self.others_s = 0.0
         """Node seconds a second, on average, of the tenants that are not above their share."""
         self.surveyed_at = self.opened_at = 0.0
-        self.slower = 0.35
-        """How much longer, as a share, the others' steps may be while a tenant floods."""
+        self.flood = Flood()
 
     def account(self, name: str, now: float) -> Account:
         known = self.accounts.get(name)
@@ -227,7 +227,6 @@ class Fairness:
         follow = min(1.0, passed_s / WANT_S)
         one = self.scale(now)
         known = [account for account in self.accounts.values() if account.flights or account.held_s > LEAST_S * one]
-        flood.heed(known, passed_s)
         total = sum(account.held_s for account in known)
         window_s = min(HALF_LIFE_S / log(2.0), max(1.0, now - self.opened_at)) * one
         share_s = BUSY * nodes / max(1, len(known)) * window_s
@@ -241,17 +240,15 @@ class Fairness:
             # Once told apart it stays so while it waits: kept off nodes it is given less than its share.
             above = account.rich or (account.held_s > RICH * mean > 0.0 and account.held_s > share_s)
             account.rich = above and account.want > (0.1 if account.rich else 0.5)
-        apart = [account for account in known if account.rich]
-        large = flood.large(known, BUSY * nodes / max(1, len(known)))
+        seen_s = now - self.opened_at
+        large = self.flood.look(known, BUSY * nodes / max(1, len(known)), nodes, passed_s, seen_s)
         for account in known:
-            if not account.rich and account not in large and (account.flights or now - account.seen_at < AWAY_S):
+            account.apart = account.rich or account in large
+            if not account.apart and (account.flights or now - account.seen_at < AWAY_S):
                 others += account.held_s
-        if large and flood.floods(sum(account.need_s for account in large), others / window_s, nodes, self.slower):
-            apart += large
-        for account in known:
-            account.apart = account in apart
+        self.flood.others_s = others / window_s
         # Before enough was seen to tell what the others need, it is taken to be much.
-        self.others_s = others / window_s if now - self.opened_at > LEARN_S else float(nodes)
+        self.others_s = others / window_s if seen_s > LEARN_S else float(nodes)
 
     def service(self, account: Account, now: float) -> float:
         """Weighted tokens it was given of late, decayed."""

@@ -13,7 +13,6 @@ from random import Random
 import msgspec
 
 from penstock import config
-from penstock.core import flood
 from penstock.core.fairness import Fairness
 from penstock.core.fleet import Node
 from penstock.core.flight import Flight
@@ -71,12 +70,12 @@ class Router:
                     drawn[index] = nodes[index]
         return list(drawn.values())
 
-    def kept(self, flight: Flight, nodes: Sequence[Node], slower: float) -> int:
+    def kept(self, flight: Flight, nodes: Sequence[Node]) -> int:
         """How many of the first nodes this one is kept off, for its tenant is above its share and others need them."""
         if flight.account is None or not flight.account.apart or flight.due < inf:
             # With deadlines admission sees to it that the others are served in time.
             return 0
-        kept = flood.kept(self.books.others_s, len(nodes), slower)
+        kept = self.books.flood.kept(len(nodes))
         # Where none of those that are left can take it, it would wait for nothing. One whose own queue is long will.
         return kept if any(node.works and not flight.tried & node.bit for node in nodes[kept:]) else 0
 
@@ -85,7 +84,7 @@ class Router:
     ) -> Choice | None:
         """The best node that has a slot and memory for `tokens`, whether or not its prefill backlog has room yet."""
         request = flight.request
-        if flight.account is not None and (kept := self.kept(flight, nodes, knobs.slower)):
+        if flight.account is not None and (kept := self.kept(flight, nodes)):
             nodes = nodes[kept:]
         holders = self.prefixes.match(request.blocks) if request.blocks else None
         among = nodes if len(nodes) <= ALL else self.candidates(nodes, holders or {}, knobs.sample, hint)
