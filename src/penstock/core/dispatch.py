@@ -118,6 +118,9 @@ class Dispatch:
             elif self.has_room(flight, choice, now):
                 self.start(flight, choice, was_blocked, now, actions)
             else:
+                if core.router.kept(flight, lane.nodes):
+                    # Its turn may be before all others', and nobody behind it waits for the nodes it may take.
+                    queue.pass_over(flight)
                 skipped.append(flight)
                 claims.append((choice.node, choice.node.free_at))
                 choice.node.free_at = max(now, choice.node.free_at) + choice.uncached * choice.node.token_s
