@@ -150,7 +150,7 @@ class Node:
 
     def size_memory(self, knobs: Knobs) -> None:
         self.memory.resize(inf if self.kv_tokens is None else self.kv_tokens * knobs.kv_share)
-        self.memory.pool.sure = knobs.kv_sure
+        self.memory.pool.sure, self.memory.pool.free = knobs.kv_sure, knobs.kv_free
 
     def watch(self) -> None:
         """Note whether more than slots and memory must be looked at before it is given work: `guarded`."""

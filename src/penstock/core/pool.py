@@ -2,7 +2,7 @@
 
 An answer's own high quantile is seldom needed by many at once: while some grow, others end and give all back. So where the
 sum of single reservations is full, what counts is the expected use at each of `lengths.AHEAD` tokens from now and `sure`
-deviations more. A node whose answers are all young is filled less than one whose answers are of all ages.
+deviations more, but no more than the share `free` of all. A node whose answers are all young is filled less than one whose answers are of all ages.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 SURE = 3.0
 """Of 1,500 answers a few are then thrown out by an engine that holds 20 of them, and none by one that holds hundreds."""
 FREE = 0.2
+"""No more of a node's memory is kept free to be sure, however few answers it holds: what that costs is more than what it saves."""
 TIGHT = 0.6
 """Below this share of its memory reserved a node is not looked at so closely."""
 
@@ -97,14 +98,19 @@ class Pool:
         most = flight.request.max_tokens or inf
         for more, share, mean, variance in zip(AHEAD, flight.length.ahead(0), self.mean, self.variance, strict=True):
             use = (prompt_kv + more) * share if more <= most else 0.0
-            if mean + use + min(self.sure * sqrt(max(0.0, variance + use * (prompt_kv + more) * (1.0 - share))), self.free * limit) > limit:
+            if mean + use + self.spare(variance + use * (prompt_kv + more) * (1.0 - share), limit) > limit:
                 return False
         return True
+
+    def spare(self, variance: float, limit: float) -> float:
+        """Tokens to keep free beyond the expected use."""
+        sure = self.sure * sqrt(max(0.0, variance))
+        return sure if sure < self.free * limit else self.free * limit
 
     def used(self, clock: float) -> float:
         """Tokens that the prompts and answers on the node hold now."""
         return sum(flight.prompt_kv + (max(0.0, clock - flight.clock) if flight.clock >= 0.0 else 0.0) for flight in self.flights.values())
 
-    def peak(self) -> float:
+    def peak(self, limit: float = inf) -> float:
         """The most that is expected to be held, and what makes it sure."""
-        return max(mean + self.sure * sqrt(max(0.0, variance)) for mean, variance in zip(self.mean, self.variance, strict=True))
+        return max(mean + self.spare(variance, limit) for mean, variance in zip(self.mean, self.variance, strict=True))
