@@ -2,7 +2,8 @@
 
 An answer's own high quantile is seldom needed by many at once: while some grow, others end and give all back. So where the
 sum of single reservations is full, what counts is the expected use at each of `lengths.AHEAD` tokens from now and `sure`
-deviations more, but no more than the share `free` of all. A node whose answers are all young is filled less than one whose answers are of all ages.
+deviations more, but no more than the share `free` of all. A node whose answers are all young is filled less than one whose
+answers are of all ages.
 """
 
 from __future__ import annotations
