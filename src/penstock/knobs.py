@@ -20,9 +20,10 @@ class Knobs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     queue_ttl_s: Annotated[float, Meta(gt=0, le=86_400, description="longest wait of a request whose class has no deadline")] = 60.0
     kv_share: Annotated[float, Meta(gt=0, le=1e9, description="share of a node's KV memory that reservations may fill")] = 0.95
     kv_sure: Annotated[float, Meta(ge=0, le=10, description="deviations of what a node's running answers may grow by that are kept free of its KV memory; with 3 engines hardly ever run out; with 1 a node that holds few answers holds a quarter more of them, and computes many a second time")] = 3.0
+    kv_free: Annotated[float, Meta(ge=0, le=1, description="most of a node's KV memory that is kept free for that where it holds 25 answers or fewer (and more with more, as the root of their number); less fills it better and has its engine compute more answers a second time")] = 0.18
     scan: Annotated[int, Meta(ge=1, le=256, description="queue heads one dispatch pass looks at")] = 8
     sample: Annotated[int, Meta(ge=1, le=1024, description="nodes scored beside prefix holders when a model has more than 16")] = 6
-    kept_busy: Annotated[float, Meta(ge=0, le=1, description="a tenant that floods is kept off as many nodes as the others keep this busy; less isolates them more and costs throughput while it floods; 0 turns it off")] = 0.33
+    slower: Annotated[float, Meta(ge=0.01, le=100, description="share by which the others' steps may become longer beside a tenant that floods: it is kept off the nodes which that takes; less isolates them more and costs throughput while it floods; 100 turns it off")] = 0.35
     retry_share: Annotated[float, Meta(ge=0, le=1, description="retries allowed as a share of requests")] = 0.2
     preempt: Annotated[int, Meta(ge=0, le=1, description="1: a request that has shown nothing yet is called back for one of a higher class that would be late otherwise")] = 1
     recalls: Annotated[int, Meta(ge=0, le=100, description="times a request may be called back")] = 5

@@ -18,7 +18,8 @@ def crowded(last: str = "poor") -> Play:
     play >> Finished(1) << NOTHING
     play >> Arrived(call(3, tenant="poor")) << forward(3, "a") >> Arrived(call(9, tenant="hog")) << NOTHING
     hog = core.books.accounts["hog"]
-    hog.rich, hog.want, core.books.others_s = True, 1.0, 1.0
+    hog.rich, hog.want, hog.apart = True, 1.0, True
+    core.books.flood.level, core.books.flood.others_s = 1.0, 1.0
     core.books.surveyed_at = play.now
     return play
 
@@ -26,6 +27,30 @@ def crowded(last: str = "poor") -> Play:
 def test_it_is_kept_off_the_first_nodes() -> None:
     play = crowded()
     play >> Finished(3) << NOTHING >> Finished(2) << forward(9, "b")
+
+
+def test_a_new_one_is_kept_off_them_although_they_are_free_and_nothing_waits() -> None:
+    core = build(*(Node(name=name, url="http://127.0.0.1:9", max_running=2) for name in ("a", "b")))
+    play = Play(core)
+    play >> Arrived(call(1, tenant="poor")) << forward(1, "a") >> Arrived(call(2, tenant="hog")) << forward(2, "b")
+    hog, books = core.books.accounts["hog"], core.books
+    hog.apart, books.flood.level, books.flood.others_s, books.surveyed_at = True, 1.0, 1.0, play.now
+    play >> Finished(1) << NOTHING
+    play >> Arrived(call(3, tenant="hog")) << forward(3, "b") >> Arrived(call(4, tenant="hog")) << NOTHING
+    play >> Arrived(call(5, tenant="poor")) << forward(5, "a")
+
+
+def test_others_pass_it_while_it_waits_for_the_nodes_that_it_may_take() -> None:
+    core = build(*(Node(name=name, url="http://127.0.0.1:9") for name in ("a", "b")))
+    play = Play(core)
+    play >> Arrived(call(1, tenant="poor")) << forward(1, "a") >> Arrived(call(2, tokens=100_000, tenant="hog")) << forward(2, "b")
+    hog, books = core.books.accounts["hog"], core.books
+    hog.apart, books.flood.level, books.flood.others_s, books.surveyed_at = True, 1.0, 1.0, play.now
+    books.accounts["poor"].counter = 1e9
+    for id in range(10, 40):
+        play >> Arrived(call(id, tenant="hog")) << NOTHING
+    play >> Finished(1) << NOTHING
+    play >> Arrived(call(3, tenant="poor")) << forward(3, "a")
 
 
 def test_one_that_the_other_nodes_failed_is_given_to_them() -> None:

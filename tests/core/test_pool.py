@@ -63,8 +63,20 @@ def test_one_more_fits_while_the_peak_stays_inside_the_limit() -> None:
     assert not made.fits(one, 5_000, made.mean[0] + 4_999)
 
 
+def test_no_more_than_a_share_of_the_memory_is_kept_free_to_be_sure() -> None:
+    few, many, one = pool([300.0] * 6, 5_000.0), pool([300.0] * 600, 5_000.0), flight(999)
+    limit = 1.15 * (max(few.mean) + 1_500)
+    few.free, many.free = 0.1, 0.1
+    assert few.peak() > limit and few.fits(one, 1_000, limit)
+    assert few.peak(limit) < limit
+    few.free = 1.0
+    assert not few.fits(one, 1_000, limit)
+    assert many.peak(1.2 * many.mean[0]) == many.peak(), "many answers together are sure with less"
+
+
 def test_answer_with_a_cap_is_not_expected_beyond_it() -> None:
     made = pool([], 0.0)
+    made.free = 1.0
     limit = 2_500
     assert made.fits(flight(1, cap=64), 1_000, limit) and not made.fits(flight(2), 1_000, limit)
     one = flight(3, cap=64)

@@ -22,7 +22,7 @@ def test_the_tenant_s_rate_is_multiplied_and_the_others_stay_as_they_are() -> No
     assert len({one.session for one in own}) == 100
 
 
-@pytest.mark.parametrize("text", ["a", "a:1", "a:x", "a:2.5", ":5", "a:inf", "c:10", "a:99999"])
+@pytest.mark.parametrize("text", ["a", "a:1", "a:x", "a:2.5", ":5", "a:inf", "c:10", "a:99999", "a:10@", "a:10@-1", "a:10@x"])
 def test_wrong_wish_is_refused_with_what_would_be_right(text: str) -> None:
     with pytest.raises(TraceError, match="--hog"):
         parse(text, {"a", "b"})
@@ -30,6 +30,16 @@ def test_wrong_wish_is_refused_with_what_would_be_right(text: str) -> None:
 
 def test_names_may_hold_a_colon() -> None:
     assert parse("team:x:100", {"team:x"}) == Hog("team:x", 100)
+
+
+def test_one_that_begins_later_asks_for_no_more_before() -> None:
+    hog = parse("a:10@12", {"a"})
+    assert hog == Hog("a", 10, 12.0)
+    made = grown(ARRIVALS, hog)
+    assert [one for one in made if one.at_s < 12.0] == [one for one in ARRIVALS if one.at_s < 12.0]
+    assert sum(one.tenant == "a" and one.at_s >= 12.0 for one in made) > 30
+    result = effect(world(ARRIVALS), world(made), hog)
+    assert result["others"]["requests"] == sum(one.tenant == "b" and one.at_s >= 12.0 for one in ARRIVALS)
 
 
 def test_effect_is_the_others_p99_over_what_it_was() -> None:

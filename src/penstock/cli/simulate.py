@@ -70,7 +70,10 @@ def simulate(
     ] = None,
     hog: Annotated[
         str | None,
-        typer.Option(help="run each preset again with this tenant at so many times its rate; how the others fare", metavar="TENANT:X"),
+        typer.Option(
+            help="run each preset again with this tenant at so many times its rate, from @S seconds on; how the others fare",
+            metavar="TENANT:X[@S]",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="seed of everything drawn", metavar="N")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="print a list with one object a preset")] = False,

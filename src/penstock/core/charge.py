@@ -31,6 +31,12 @@ def enter(books: Fairness, flight: Flight, flights: Iterable[Flight], now: float
     books.enter(account, now)
 
 
+def asked(flight: Flight) -> None:
+    """It came in, and its predictions are made."""
+    if flight.account is not None:
+        flight.account.asked_s += flight.own_s + flight.output * flight.lane.nodes[0].steps.parts()[1]
+
+
 def dispatched(books: Fairness, flight: Flight, nodes: int, now: float) -> None:
     account = flight.account
     if account is not None and flight.node is not None:

@@ -218,6 +218,8 @@ class Core:
         admission.estimate(flight, choice)
         if self.weighs or (self.fair and not self.books.alone(flight.request.tenant)):
             self._weigh(flight, now)
+            if flight.account is not None and flight.account.apart and flight.due == inf:
+                choice = self.choose(flight, tokens, self.leaves(flight, now), now)
         flight.rank = flight.key = self.order.key(flight)
         if self.latest is not None:
             flight.key = self.latest.key(flight)
@@ -268,6 +270,8 @@ class Core:
             request = flight.request
             known = capped(flight.length.mean, request.max_tokens)
             flight.output = known or min(GUESS_OUTPUT, request.max_tokens or GUESS_OUTPUT)
+            if flight.account is not None and not flight.attempt:
+                charge.asked(flight)
 
     def set_deadline(self, flight: Flight) -> None:
         task, request = flight.task, flight.request
@@ -477,6 +481,7 @@ class Core:
 
     def _knobs_set(self, event: KnobsSet, now: float, actions: list[Action]) -> None:
         self.knobs = self.admission.knobs = event.knobs
+        self.books.flood.slower = event.knobs.slower
         self._set_depth()
         for node in self.nodes:
             node.size_memory(event.knobs)
@@ -497,6 +502,7 @@ class Core:
         """The order by which it yields, where it is another."""
         self.shares = {task.name: task.floor for task in self.classify.classes if task.floor > 0}
         self.weighs = bool(self.shares) or (self.yields and not self.fair)
+        self.books.flood.slower = self.knobs.slower
         self.admission = Admission(config.policy, self.knobs, self.rng, self.books, self.answers)
         self.router = Router(config.policy, self.prefixes, self.rng, self.books)
         self.roster.configure(now, [] if actions is None else actions)

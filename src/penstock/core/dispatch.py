@@ -95,7 +95,7 @@ class Dispatch:
             tokens, leaves = core.kv_tokens(flight), core.leaves(flight, now)
             tried = tokens + leaves < least or flight.claim is not None
             choice = core.choose(flight, tokens, leaves, now, hint) if tried else None
-            if choice is None and core.router.kept(flight, lane.nodes, knobs.kept_busy):
+            if choice is None and core.router.kept(flight, lane.nodes):
                 queue.pass_over(flight)
                 skipped.append(flight)
                 # While nothing is dispatched nothing else tells that the others have left.
@@ -118,6 +118,9 @@ class Dispatch:
             elif self.has_room(flight, choice, now):
                 self.start(flight, choice, was_blocked, now, actions)
             else:
+                if core.router.kept(flight, lane.nodes):
+                    # Its turn may be before all others', and nobody behind it waits for the nodes it may take.
+                    queue.pass_over(flight)
                 skipped.append(flight)
                 claims.append((choice.node, choice.node.free_at))
                 choice.node.free_at = max(now, choice.node.free_at) + choice.uncached * choice.node.token_s

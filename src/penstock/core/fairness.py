@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from heapq import heapify, heappop, heappush, heapreplace
 from math import inf, log
 
+from penstock.core.flood import Flood
+
 HALF_LIFE_S = 60.0
 OUTPUT_WEIGHT = 2.0
 REBASE = 512.0
@@ -38,16 +40,20 @@ class Account:
     """A tenant's service, scaled; the node time it took, scaled and never lifted; its requests in the core; the ranks it stands in."""
 
     __slots__ = (
+        "apart",
+        "asked_s",
         "counter",
         "flights",
         "held_s",
         "lifted",
         "name",
+        "need_s",
         "number",
         "ranks",
         "rich",
         "running",
         "seen_at",
+        "usual_s",
         "want",
     )
 
@@ -64,6 +70,10 @@ class Account:
         """Share of the time of late that it had many requests waiting."""
         self.rich = False
         """It asks for more than its share while others are served: it may not take the nodes that those others need."""
+        self.asked_s = self.need_s = self.usual_s = 0.0
+        """Node time asked for since the last survey, for each second of late, and usually."""
+        self.apart = False
+        """It is kept off the nodes that others need: it is `rich`, or floods."""
         self.ranks: list[Ranks] = []
 
 
@@ -132,6 +142,7 @@ class Fairness:
         "active",
         "counted",
         "epoch",
+        "flood",
         "numbered",
         "opened_at",
         "others_s",
@@ -153,6 +164,7 @@ class Fairness:
         self.others_s = 0.0
         """Node seconds a second, on average, of the tenants that are not above their share."""
         self.surveyed_at = self.opened_at = 0.0
+        self.flood = Flood()
 
     def account(self, name: str, now: float) -> Account:
         known = self.accounts.get(name)
@@ -221,17 +233,22 @@ class Fairness:
         others = 0.0
         waiting = [account.flights - account.running for account in known if account.flights > account.running]
         # One that waits in a crowd that is another's does not flood.
-        flood = 0.5 * sum(waiting) / len(waiting) if waiting else 0.0
+        crowd = 0.5 * sum(waiting) / len(waiting) if waiting else 0.0
         for account in known:
             mean = (total - account.held_s) / max(1, len(known) - 1)
-            account.want += follow * ((account.flights - account.running > flood) - account.want)
+            account.want += follow * ((account.flights - account.running > crowd) - account.want)
             # Once told apart it stays so while it waits: kept off nodes it is given less than its share.
             above = account.rich or (account.held_s > RICH * mean > 0.0 and account.held_s > share_s)
             account.rich = above and account.want > (0.1 if account.rich else 0.5)
-            if not account.rich and (account.flights or now - account.seen_at < AWAY_S):
+        seen_s = now - self.opened_at
+        large = self.flood.look(known, BUSY * nodes / max(1, len(known)), nodes, passed_s, seen_s)
+        for account in known:
+            account.apart = account.rich or account in large
+            if not account.apart and (account.flights or now - account.seen_at < AWAY_S):
                 others += account.held_s
+        self.flood.others_s = others / window_s
         # Before enough was seen to tell what the others need, it is taken to be much.
-        self.others_s = others / window_s if now - self.opened_at > LEARN_S else float(nodes)
+        self.others_s = others / window_s if seen_s > LEARN_S else float(nodes)
 
     def service(self, account: Account, now: float) -> float:
         """Weighted tokens it was given of late, decayed."""

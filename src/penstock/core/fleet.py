@@ -150,13 +150,18 @@ class Node:
 
     def size_memory(self, knobs: Knobs) -> None:
         self.memory.resize(inf if self.kv_tokens is None else self.kv_tokens * knobs.kv_share)
-        self.memory.pool.sure = knobs.kv_sure
+        self.memory.pool.sure, self.memory.pool.free = knobs.kv_sure, knobs.kv_free
 
     def watch(self) -> None:
         """Note whether more than slots and memory must be looked at before it is given work: `guarded`."""
         # What waits there of our own prefills was planned; only more than that says that the node is behind.
         unplanned = (self.reported.waiting or 0) - self.prefilling
         self.guarded = self.state != "up" or self.breaker.state is not State.CLOSED or unplanned >= ENGINE_QUEUE
+
+    @property
+    def works(self) -> bool:
+        """Whether it is up and answers, however much it has to do."""
+        return self.state == "up" and self.breaker.state is State.CLOSED
 
     def hear(self, signals: Signals, now: float) -> None:
         """A probe's answer: input. What cannot be is not believed, nor a long queue that never moves while the node works;

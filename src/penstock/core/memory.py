@@ -122,5 +122,5 @@ class Memory:
 
     def promised(self) -> int:
         """Tokens that are spoken for: single reservations while they fit, the answers' expected use together beyond, and claims."""
-        own = min(self.reserved, int(self.pool.peak()) + self.shared) if self.pool.ready else self.reserved
+        own = min(self.reserved, int(self.pool.peak(self.capacity)) + self.shared) if self.pool.ready else self.reserved
         return own if self.claimant is None else int(max(own, min(self.capacity, own + self.claim)))

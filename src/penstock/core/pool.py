@@ -2,7 +2,8 @@
 
 An answer's own high quantile is seldom needed by many at once: while some grow, others end and give all back. So where the
 sum of single reservations is full, what counts is the expected use at each of `lengths.AHEAD` tokens from now and `sure`
-deviations more. A node whose answers are all young is filled less than one whose answers are of all ages.
+deviations more, but with few answers no more than the share `free` of all. A node whose answers are all young is filled less than one whose
+answers are of all ages.
 """
 
 from __future__ import annotations
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
 
 SURE = 3.0
 """Of 1,500 answers a few are then thrown out by an engine that holds 20 of them, and none by one that holds hundreds."""
+FREE = 0.18
+FEW = 25
+"""On a node with few answers no more of its memory is kept free to be sure: what that costs is more than what it saves. With
+more answers one outgrows it for many, and more may be kept, as deviations grow; it is seldom needed.
+"""
 TIGHT = 0.6
 """Below this share of its memory reserved a node is not looked at so closely."""
 
@@ -25,7 +31,7 @@ TIGHT = 0.6
 class Pool:
     """`clock` is the node's count of tokens that each of its streams was given, see `Node.clock`."""
 
-    __slots__ = ("flights", "mean", "passes", "ready", "sure", "variance")
+    __slots__ = ("flights", "free", "mean", "passes", "ready", "sure", "variance")
 
     def __init__(self) -> None:
         self.flights: dict[int, Flight] = {}
@@ -35,6 +41,7 @@ class Pool:
         self.variance = [0.0] * len(AHEAD)
         self.ready = False
         self.sure = SURE
+        self.free = FREE
 
     def began(self, flight: Flight, clock: float) -> None:
         """Its first token is out."""
@@ -93,16 +100,25 @@ class Pool:
         if self.mean[0] + prompt_kv > limit:
             return False
         most = flight.request.max_tokens or inf
+        most_free = self.most_free(limit)
         for more, share, mean, variance in zip(AHEAD, flight.length.ahead(0), self.mean, self.variance, strict=True):
             use = (prompt_kv + more) * share if more <= most else 0.0
-            if mean + use + self.sure * sqrt(max(0.0, variance + use * (prompt_kv + more) * (1.0 - share))) > limit:
+            spare = self.sure * sqrt(max(0.0, variance + use * (prompt_kv + more) * (1.0 - share)))
+            if mean + use + min(spare, most_free) > limit:
                 return False
         return True
+
+    def most_free(self, limit: float) -> float:
+        """The most tokens to keep free beyond the expected use."""
+        return self.free * limit * max(1.0, sqrt(len(self.flights) / FEW))
 
     def used(self, clock: float) -> float:
         """Tokens that the prompts and answers on the node hold now."""
         return sum(flight.prompt_kv + (max(0.0, clock - flight.clock) if flight.clock >= 0.0 else 0.0) for flight in self.flights.values())
 
-    def peak(self) -> float:
+    def peak(self, limit: float = inf) -> float:
         """The most that is expected to be held, and what makes it sure."""
-        return max(mean + self.sure * sqrt(max(0.0, variance)) for mean, variance in zip(self.mean, self.variance, strict=True))
+        most_free = self.most_free(limit)
+        return max(
+            mean + min(self.sure * sqrt(max(0.0, variance)), most_free) for mean, variance in zip(self.mean, self.variance, strict=True)
+        )

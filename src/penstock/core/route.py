@@ -7,7 +7,7 @@ With more than `ALL` nodes only prefix holders and a few sampled nodes are score
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import ceil, inf
+from math import inf
 from random import Random
 
 import msgspec
@@ -70,21 +70,21 @@ class Router:
                     drawn[index] = nodes[index]
         return list(drawn.values())
 
-    def kept(self, flight: Flight, nodes: Sequence[Node], kept_busy: float) -> int:
+    def kept(self, flight: Flight, nodes: Sequence[Node]) -> int:
         """How many of the first nodes this one is kept off, for its tenant is above its share and others need them."""
-        if flight.account is None or not flight.account.rich or flight.due < inf or not kept_busy:
+        if flight.account is None or not flight.account.apart or flight.due < inf:
             # With deadlines admission sees to it that the others are served in time.
             return 0
-        kept = min(len(nodes) - 1, ceil(self.books.others_s / kept_busy))
-        # Where none of those that are left can take it, it would wait for nothing.
-        return kept if any(not node.guarded and not flight.tried & node.bit for node in nodes[kept:]) else 0
+        kept = self.books.flood.kept(len(nodes))
+        # Where none of those that are left can take it, it would wait for nothing. One whose own queue is long will.
+        return kept if any(node.works and not flight.tried & node.bit for node in nodes[kept:]) else 0
 
     def choose(
         self, flight: Flight, nodes: Sequence[Node], tokens: int, knobs: Knobs, now: float, hint: Node | None = None
     ) -> Choice | None:
         """The best node that has a slot and memory for `tokens`, whether or not its prefill backlog has room yet."""
         request = flight.request
-        if flight.account is not None and (kept := self.kept(flight, nodes, knobs.kept_busy)):
+        if flight.account is not None and (kept := self.kept(flight, nodes)):
             nodes = nodes[kept:]
         holders = self.prefixes.match(request.blocks) if request.blocks else None
         among = nodes if len(nodes) <= ALL else self.candidates(nodes, holders or {}, knobs.sample, hint)

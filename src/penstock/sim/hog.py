@@ -22,21 +22,32 @@ Json = dict[str, Any]
 class Hog(msgspec.Struct, frozen=True):
     tenant: str
     factor: int
+    from_s: float = 0.0
+    """Before, it asks for no more than ever; only what the others ask for from then on counts."""
 
 
 def parse(text: str, tenants: set[str]) -> Hog:
-    """`TENANT:FACTOR`. Raises TraceError."""
-    tenant, colon, factor = text.rpartition(":")
-    try:
-        number = float(factor)
-    except ValueError:
-        number = 0.0
-    if not colon or not isfinite(number) or number != int(number) or not 2 <= number <= 10_000:
-        raise TraceError(f"--hog {text}: expected TENANT:FACTOR, a whole number from 2 to 10000, such as {min(tenants, default='web')}:100")
+    """`TENANT:FACTOR`, or `TENANT:FACTOR@SECONDS`. Raises TraceError."""
+    tenant, colon, rest = text.rpartition(":")
+    factor, at, start = rest.partition("@")
+    number, from_s = finite(factor), finite(start) if at else 0.0
+    if not colon or number is None or number != int(number) or not 2 <= number <= 10_000 or from_s is None or from_s < 0.0:
+        raise TraceError(
+            f"--hog {text}: expected TENANT:FACTOR, a whole number from 2 to 10000, such as {min(tenants, default='web')}:100, "
+            "and @SECONDS behind it if it is to begin later"
+        )
     if tenant not in tenants:
         known = ", ".join(sorted(tenants)[:20])
         raise TraceError(f"--hog {text}: no tenant {tenant!r}; there are: {known}")
-    return Hog(tenant, int(number))
+    return Hog(tenant, int(number), from_s)
+
+
+def finite(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if isfinite(number) else None
 
 
 def grown(arrivals: Sequence[Arrival], hog: Hog) -> list[Arrival]:
@@ -44,6 +55,8 @@ def grown(arrivals: Sequence[Arrival], hog: Hog) -> list[Arrival]:
     own = [arrival for arrival in arrivals if arrival.tenant == hog.tenant]
     span = max(arrival.at_s for arrival in arrivals) if arrivals else 0.0
     more = [again(arrival, round_, hog, span) for round_ in range(hog.factor) for arrival in own]
+    if hog.from_s:
+        more = [arrival for arrival in own if arrival.at_s < hog.from_s] + [arrival for arrival in more if arrival.at_s >= hog.from_s]
     more += [arrival for arrival in arrivals if arrival.tenant != hog.tenant]
     return sorted(more, key=lambda arrival: arrival.at_s)
 
@@ -56,7 +69,7 @@ def again(arrival: Arrival, round_: int, hog: Hog, span: float) -> Arrival:
 
 def others(world: World, hog: Hog) -> Json:
     """How the other tenants fared."""
-    trips: list[Trip] = [trip for trip in world.trips if trip.arrival.tenant != hog.tenant]
+    trips: list[Trip] = [trip for trip in world.trips if trip.arrival.tenant != hog.tenant and trip.arrival.at_s >= hog.from_s]
     done = [trip for trip in trips if trip.outcome is Outcome.COMPLETED]
     return {"requests": len(trips), "completed": len(done), "ttft_s": spread([ttft(trip) for trip in done], (50, 99))}
 
