@@ -8,6 +8,7 @@ from random import Random
 import msgspec
 
 from penstock import config
+from penstock.core import forecast
 from penstock.core.answers import Answers, cold, mean_s, per_s
 from penstock.core.bands import Bands
 from penstock.core.charge import cost
@@ -257,9 +258,7 @@ class Admission:
         Where there is more than one order, by its place among its `own`: its tenant's of its priority.
         """
         drain = flight.lane.drain
-        wait = flight.lane.turnouts.wait_s((flight.priority, flight.request.tenant), own) if own else None
-        if wait is None:
-            wait = drain.wait_s(flight.priority, ahead, ahead_s)
+        wait = forecast.wait_s(flight.lane.queue, drain, flight.lane.demands, flight, now)
         if wait is None:
             return self.wait_s(flight.lane, ahead, ahead_s, now)
         return wait + (drain.first_s if flight.request.stream else 0.0)

@@ -226,6 +226,7 @@ class Core:
             if refusal is not None:
                 return self.way.make(flight, refusal, now, actions) if knobs.preempt and flight.priority > self.lowest else refusal
         lane.drain.came(flight, now)
+        lane.demands.add(flight, now)
         if flight.priority > self.lowest and self.way.urgent(flight) and self.way.secure(flight, choice, tokens, now, actions):
             return None
         if (

@@ -16,6 +16,8 @@ RATE_S = 0.5
 """Measured for less than this, a rate is none."""
 LEAST_SHARE = 0.1
 """Of the rate, what a priority is taken to be left with, whatever comes above it."""
+FIRST_STEP = 1.05
+"""By which the middle of first tokens' times moves with each: a mean would follow the few that take long."""
 CLASSES = 256
 PRIORITIES = 6
 """1 to 5; nothing has 0."""
@@ -74,7 +76,10 @@ class Drain:
         self.blocked += 0.02 * (blocked - self.blocked)
 
     def first_token(self, took_s: float) -> None:
-        self.first_s = took_s if not self.first_s else self.first_s + 0.05 * (took_s - self.first_s)
+        if took_s > self.first_s:
+            self.first_s = self.first_s * FIRST_STEP if self.first_s else took_s
+        else:
+            self.first_s /= FIRST_STEP
 
     # -- what follows from it
 
@@ -82,6 +87,11 @@ class Drain:
     def rate(self) -> float:
         """Requests a second that leave the queue while something waits; 0 while unknown."""
         return self.left / self._span_s if self._span_s > RATE_S else 0.0
+
+    @property
+    def work_rate(self) -> float:
+        """Seconds of prefill a second, likewise."""
+        return self.work_s / self._span_s if self._span_s > RATE_S else 0.0
 
     @property
     def total_rate(self) -> float:
