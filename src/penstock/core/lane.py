@@ -24,8 +24,8 @@ ANY = "*"
 
 class Lane:
     __slots__ = (
-        "alarm", "bands", "blocked", "claims", "demands", "drain", "drain_s", "drained_at", "model", "nodes", "pressure", "queue", "returns",
-        "turnouts",
+        "alarm", "bands", "blocked", "claims", "demands", "drain", "drain_s", "drained_at", "model", "nodes", "pressure", "queue",
+        "returns", "turnouts",
     )  # fmt: skip
 
     def __init__(self, model: str, nodes: list[Node]) -> None:

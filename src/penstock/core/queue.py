@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from heapq import heapify, heappop, heappush
 from math import inf
 
-from penstock.core.band import Band, payer
+from penstock.core.band import Band
 from penstock.core.fairness import Account, Fairness
 from penstock.core.flight import Flight
 from penstock.core.floors import Floors
