@@ -166,5 +166,3 @@ def test_solution_is_never_shorter_than_what_it_says_goes_first(first: float, le
     wait = solve(first, left, others)
     goes = first + sum(min(waits + comes * wait, most) for waits, comes, most in others)
     assert left * wait >= goes * 0.99 - 1e-6
-
-
