@@ -13,7 +13,7 @@ from penstock.core.flight import Flight
 HALF_LIFE_S = 5.0
 MEAN = 1.0 / log(2.0)
 """Of half-lives: how long a time all that is remembered of it adds up to."""
-STEADY_S = 15.0
+STEADY_S = 25.0
 """Half-life of the rate that waits are told by: what little is left for a low priority asks for a mean over many departures."""
 STEADY_LEFT = 20.0
 """Departures that this half-life has at least."""

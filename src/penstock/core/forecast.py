@@ -60,7 +60,7 @@ def wait_s(lane: Lane, flight: Flight, now: float) -> float | None:
         return (first + pace.of(*band.work.before(flight))) / left
     own, own_s = band.seats[payer(flight)].work.before(flight)
     wait = solve(first + pace.of(own, own_s), left, rivals(lane, band, flight, own, pace, now))
-    by_turns = lane.turnouts.wait_s((flight.priority, flight.request.tenant), own)
+    by_turns = lane.turnouts.wait_s((flight.priority, flight.request.tenant), own, now)
     return wait if by_turns is None else (wait * by_turns) ** 0.5
 
 
