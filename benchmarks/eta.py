@@ -70,10 +70,11 @@ class Told(msgspec.Struct):
         return [(eta_s - wait_s) / wait_s for eta_s, wait_s in self.waits if wait_s > LONG_S]
 
 
-def told(key: str, tries: list[Try], seconds: float) -> list[Told]:
-    """Of the calls that came in the measured time and have begun."""
-    counted = [one for one in tries if WARM_S <= one.due < seconds and one.first < inf]
-    return [Told(key, [(eta_s, one.first - at) for at, eta_s in one.etas if at < seconds]) for one in counted]
+def told(key: str, tries: list[Try], seconds: float, load_end: float) -> list[Told]:
+    """Of the calls that came in the measured time; to one key no further than to the first that had not begun when the load ended."""
+    counted = [one for one in tries if WARM_S <= one.due < seconds]
+    last = min((at for one in counted for at, _ in one.etas if one.first > load_end), default=seconds)
+    return [Told(key, [(eta_s, one.first - at) for at, eta_s in one.etas if at < min(last, seconds)]) for one in counted if one.first < inf]
 
 
 def rows(name: str, calls: list[Told], note: str) -> list[Row]:
@@ -120,8 +121,9 @@ class Load:
         await asyncio.gather(
             *(flow.run(self.times(seed, self.mix[key] * rate), started) for seed, (key, flow) in enumerate(self.flows.items(), 3))
         )
-        calls = [one for key, flow in self.flows.items() for one in told(key, flow.tries, self.seconds)]
-        return calls, f"calls came for {max(flow.tries[-1].due for flow in self.flows.values()):.0f} s"
+        load_end = max(flow.tries[-1].due for flow in self.flows.values())
+        calls = [one for key, flow in self.flows.items() for one in told(key, flow.tries, self.seconds, load_end)]
+        return calls, f"calls came for {load_end:.0f} s"
 
     def times(self, seed: int, rate: float) -> Iterator[tuple[float, bool]]:
         draw, at = random.Random(seed), 0.0
