@@ -192,7 +192,9 @@ async def closed(port: int, model: str, key: str) -> float:
 
 async def embedded(port: int, seconds: float, mix: str) -> tuple[float, list[Told], str]:
     model = "deepseek-v3"
-    rate = await closed(port, model, next(iter(MIXES[mix])))
+    # Of classes the last, so that what comes above the others is not taken to be as much as this.
+    keys = list(MIXES[mix])
+    rate = await closed(port, model, keys[-1] if "classes" in mix else keys[0])
     return rate, *await Load(port, MIXES[mix], seconds, lambda number, stream: prompt(model)).run(LOAD[mix] * rate)
 
 

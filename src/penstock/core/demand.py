@@ -10,7 +10,7 @@ from penstock.core.charge import cost
 from penstock.core.fairness import Account
 from penstock.core.flight import Flight
 
-HALF_LIFE_S = 45.0
+HALF_LIFE_S = 20.0
 """Arrivals scatter, and it is their mean over the next seconds that is looked for."""
 MEAN_S = HALF_LIFE_S / log(2.0)
 """How long a time all that is remembered of it adds up to."""
