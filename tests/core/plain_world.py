@@ -28,12 +28,26 @@ class Fate(msgspec.Struct):
     retry: int = 0
 
 
+class Ask(msgspec.Struct, frozen=True):
+    """A call to come."""
+
+    retry: int = 0
+    tenant: str = ""
+
+
 class World:
-    def __init__(self, kinds: Iterable[Kind], total_ms: float | None = 3_000.0, seed: int = 1, stream: bool = False) -> None:
+    def __init__(
+        self,
+        kinds: Iterable[Kind],
+        total_ms: float | None = 3_000.0,
+        seed: int = 1,
+        stream: bool = False,
+        classes: tuple[Class, ...] = (),
+    ) -> None:
         self.rng = random.Random(seed)
         self.servers = [Plain(kind, random.Random(seed + index)) for index, kind in enumerate(kinds)]
         nodes = tuple(Node(name=f"n{index}", url="http://127.0.0.1:9", models=("m",)) for index in range(len(self.servers)))
-        self.core = Core(Config(nodes=nodes, classes=(Class(name="all", total_ms=total_ms),)), Knobs(), random.Random(seed))
+        self.core = Core(Config(nodes=nodes, classes=(*classes, Class(name="all", total_ms=total_ms))), Knobs(), random.Random(seed))
         self.now = 0.0
         self.stream = stream
         self.fates: dict[int, Fate] = {}
@@ -43,14 +57,15 @@ class World:
         self.retries = 0
         self.hint = True
         self.sent: dict[int, float] = {}
+        self.first: dict[int, float] = {}
 
-    def ask(self, at: float, retry: int = 0) -> None:
-        heappush(self.heap, (at, next(self.count), retry))
+    def ask(self, at: float, retry: int = 0, tenant: str = "") -> None:
+        heappush(self.heap, (at, next(self.count), Ask(retry, tenant)))
 
-    def poisson(self, rate: float, start: float, end: float) -> None:
+    def poisson(self, rate: float, start: float, end: float, tenant: str = "") -> None:
         at = start
         while (at := at + self.rng.expovariate(rate)) < end:
-            self.ask(at)
+            self.ask(at, tenant=tenant)
 
     def capacity(self, at: float, servers: Iterable[int], factor: float) -> None:
         heappush(self.heap, (at, next(self.count), (tuple(servers), factor)))
@@ -78,6 +93,7 @@ class World:
 
     def _planned(self, what: object) -> None:
         if isinstance(what, FirstToken):
+            self.first.setdefault(what.id, self.now)
             if self.fates[what.id].outcome is None:
                 self.tell(what)
             return
@@ -85,9 +101,11 @@ class World:
             for index in what[0]:
                 self.servers[index].set_factor(what[1], self.now)
             return
+        assert isinstance(what, Ask)
         id = next(self.count)
-        self.fates[id] = Fate(self.now, retry=what)  # type: ignore[arg-type]
-        self.tell(Arrived(Request(id, "m", prompt_tokens=30, stream=self.stream, retry=self.fates[id].retry if self.hint else -1)))
+        self.fates[id] = Fate(self.now, retry=what.retry)
+        retry = what.retry if self.hint else -1
+        self.tell(Arrived(Request(id, "m", tenant=what.tenant, prompt_tokens=30, stream=self.stream, retry=retry)))
 
     def tell(self, event: Event) -> None:
         waiting = [event]

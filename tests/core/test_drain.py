@@ -1,6 +1,9 @@
-"""How fast a queue drains, by requests and by prefill, and what is left of that for a priority."""
+"""How fast a queue drains, by requests and by prefill."""
 
 from __future__ import annotations
+
+import random
+from statistics import pstdev
 
 import pytest
 from tests.playbook import call
@@ -27,42 +30,45 @@ def drained(per_s: float, seconds: float = 20.0, blocked: bool = True, own_s: fl
 
 
 def test_nothing_is_known_before_something_was_drained() -> None:
-    assert Drain().wait_s(3, 10, 1.0) is None and Drain().rate == 0.0
+    assert Drain().steady == (0.0, 0.0) and Drain().rate == 0.0
     assert (Drain().class_rate("usual"), Drain().total_rate) == (0.0, 0.0)
 
 
-def test_wait_is_what_is_ahead_over_the_rate() -> None:
-    drain, _ = drained(10.0)
+def test_steady_rate_is_by_requests_and_by_their_prefill() -> None:
+    drain, _ = drained(10.0, own_s=0.2)
     assert drain.rate == pytest.approx(10.0, rel=0.06)
-    assert drain.wait_s(3, 30, 0.0) == pytest.approx(3.0, rel=0.06)
+    assert drain.steady == pytest.approx((10.0, 2.0), rel=0.06)
 
 
-def test_time_goes_by_prefill_where_prefill_limits() -> None:
-    drain, _ = drained(10.0, blocked=False, own_s=0.2)
-    assert drain.wait_s(3, 1, 8.0) == pytest.approx(4.0, rel=0.06)
+def test_steady_rate_scatters_less_and_still_follows_a_change_at_once() -> None:
+    draw, drain, now = random.Random(1), Drain(), 0.0
+    drain.waits(True, now)
+    short, steady = [], []
+    for _ in range(4_000):
+        now += draw.expovariate(10.0)
+        drain.departed(flight(), True, now)
+        if now > 60.0:
+            short.append(drain.rate)
+            steady.append(drain.steady[0])
+    assert pstdev(steady) < 0.8 * pstdev(short)
+    for _ in range(100):
+        now += 0.4
+        drain.departed(flight(), True, now)
+    assert drain.steady[0] == pytest.approx(2.5, rel=0.15)
 
 
-def test_time_goes_by_requests_where_slots_limit() -> None:
-    drain, _ = drained(10.0, seconds=60.0, own_s=0.2)
-    assert drain.wait_s(3, 20, 1e-3) == pytest.approx(2.0, rel=0.06)
-
-
-def test_what_comes_above_is_served_before() -> None:
+def test_rate_falls_while_nothing_leaves_and_more_comes() -> None:
     drain, now = drained(10.0)
-    for _ in range(200):
-        now += 0.2
-        drain.came(flight(priority=5), now)
-        for _ in range(2):
-            drain.departed(flight(), True, now)
-    assert drain.wait_s(3, 10, 0.0) == pytest.approx(2.0, rel=0.1)
-    assert drain.wait_s(5, 10, 0.0) == pytest.approx(1.0, rel=0.1)
+    for _ in range(100):
+        now += 0.3
+        drain.waits(True, now)
+    assert drain.rate < 1.0 and drain.steady[0] < 1.0
 
 
 def test_rate_is_kept_while_nothing_waits_and_followed_when_it_changes() -> None:
     drain, now = drained(10.0)
     drain.waits(False, now)
     now += 300.0
-    drain.came(flight(), now)
     assert drain.rate == pytest.approx(10.0, rel=0.06)
     drain.waits(True, now)
     for _ in range(100):
@@ -86,9 +92,8 @@ def test_each_class_has_its_rate_and_their_number_is_bounded() -> None:
     assert len(drain.served) == CLASSES
 
 
-def test_first_tokens_time_is_a_running_mean() -> None:
-    drain = Drain()
-    for _ in range(100):
-        drain.first_token(0.5)
-    drain.first_token(10.0)
-    assert 0.5 < drain.first_s < 1.0
+def test_first_tokens_time_is_the_middle_of_them() -> None:
+    drain, draw = Drain(), random.Random(1)
+    for _ in range(400):
+        drain.first_token(0.5 * draw.uniform(0.9, 1.1) if draw.random() < 0.7 else 20.0)
+    assert drain.first_s == pytest.approx(0.5, rel=0.25)

@@ -16,7 +16,19 @@ def test_wait_is_the_place_over_the_rate_at_which_its_own_go() -> None:
     for count in range(1, 41):
         turnouts.goes(KEY, count * 0.25)
         turnouts.drop(KEY)
-    assert turnouts.wait_s(KEY, 20) == pytest.approx(5.0, rel=0.1)
+    assert turnouts.wait_s(KEY, 20, 10.0) == pytest.approx(5.0, rel=0.1)
+
+
+def test_standing_still_is_noticed_and_not_noted() -> None:
+    turnouts = Turnouts()
+    for _ in range(100):
+        turnouts.waits(KEY, 0.0)
+    for count in range(1, 41):
+        turnouts.goes(KEY, count * 0.25)
+        turnouts.drop(KEY)
+    later = turnouts.wait_s(KEY, 20, 20.0)
+    assert later is not None and later > 7.5
+    assert turnouts.wait_s(KEY, 20, 10.0) == pytest.approx(5.0, rel=0.1)
 
 
 def test_time_in_which_nothing_waits_does_not_count() -> None:
@@ -27,13 +39,13 @@ def test_time_in_which_nothing_waits_does_not_count() -> None:
         for count in range(1, 21):
             turnouts.goes(KEY, start + count * 0.1)
             turnouts.drop(KEY)
-    assert turnouts.wait_s(KEY, 10) == pytest.approx(1.0, rel=0.1)
+    assert turnouts.wait_s(KEY, 10, 102.0) == pytest.approx(1.0, rel=0.1)
 
 
 def test_what_has_not_been_seen_to_go_has_no_wait() -> None:
     turnouts = Turnouts()
     turnouts.waits(KEY, 0.0)
-    assert turnouts.wait_s(KEY, 1) is None
+    assert turnouts.wait_s(KEY, 1, 0.0) is None
     turnouts.drop(KEY)
     turnouts.drop(KEY)
     assert turnouts.groups[KEY].waiting == 0

@@ -8,6 +8,7 @@ from random import Random
 import msgspec
 
 from penstock import config
+from penstock.core import forecast
 from penstock.core.answers import Answers, cold, mean_s, per_s
 from penstock.core.bands import Bands
 from penstock.core.charge import cost
@@ -250,18 +251,12 @@ class Admission:
             return doubling_s * log2(1 + answers * log(2) / (ends_per_s * doubling_s))
         return answers / ends_per_s
 
-    def eta_s(self, flight: Flight, ahead: int, ahead_s: float, now: float, own: int = 0) -> float:
-        """Predicted seconds to the first token of a request that waits behind `ahead` others, as the queue drains of late.
-
-        Where there is more than one order, by its place among its `own`: its tenant's of its priority.
-        """
-        drain = flight.lane.drain
-        wait = flight.lane.turnouts.wait_s((flight.priority, flight.request.tenant), own) if own else None
-        if wait is None:
-            wait = drain.wait_s(flight.priority, ahead, ahead_s)
+    def eta_s(self, flight: Flight, ahead: int, ahead_s: float, now: float) -> float:
+        """Predicted seconds to the first token of a request that waits behind `ahead` others, as the queue drains of late."""
+        wait = forecast.wait_s(flight.lane, flight, now)
         if wait is None:
             return self.wait_s(flight.lane, ahead, ahead_s, now)
-        return wait + (drain.first_s if flight.request.stream else 0.0)
+        return wait + (flight.lane.drain.first_s if flight.request.stream else 0.0)
 
     def retry_after_s(self, flight: Flight, now: float, outcome: Outcome = Outcome.REFUSED_DEADLINE) -> float:
         """When the work ahead will have shrunk to what its deadline allows, and the returns promised before have been served."""

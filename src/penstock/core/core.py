@@ -156,9 +156,8 @@ class Core:
         flight = self.flights.get(id)
         if flight is None or not flight.waiting:
             return None
-        queue = flight.lane.queue
-        ahead, ahead_s = queue.place(flight, now)
-        return max(1, ahead), self.admission.eta_s(flight, ahead, ahead_s, now, queue.own_place(flight))
+        ahead, ahead_s = flight.lane.queue.place(flight, now)
+        return max(1, ahead), self.admission.eta_s(flight, ahead, ahead_s, now)
 
     def snapshot(self, now: float) -> Snapshot:
         held = self.prefixes.recent
@@ -227,7 +226,7 @@ class Core:
             refusal = admission.refusal(flight, choice, now)
             if refusal is not None:
                 return self.way.make(flight, refusal, now, actions) if knobs.preempt and flight.priority > self.lowest else refusal
-        lane.drain.came(flight, now)
+        lane.demands.add(flight, now)
         if flight.priority > self.lowest and self.way.urgent(flight) and self.way.secure(flight, choice, tokens, now, actions):
             return None
         if (

@@ -8,6 +8,7 @@ from math import inf
 from penstock import config
 from penstock.core.bands import Bands
 from penstock.core.claims import Claims
+from penstock.core.demand import Demands
 from penstock.core.drain import Drain
 from penstock.core.fairness import Fairness
 from penstock.core.fleet import Node
@@ -23,8 +24,8 @@ ANY = "*"
 
 class Lane:
     __slots__ = (
-        "alarm", "bands", "blocked", "claims", "drain", "drain_s", "drained_at", "model", "nodes", "pressure", "queue", "returns",
-        "turnouts",
+        "alarm", "bands", "blocked", "claims", "demands", "drain", "drain_s", "drained_at", "model", "nodes", "pressure", "queue",
+        "returns", "turnouts",
     )  # fmt: skip
 
     def __init__(self, model: str, nodes: list[Node]) -> None:
@@ -37,6 +38,7 @@ class Lane:
         self.pressure = Pressure()
         self.drain = Drain()
         self.turnouts = Turnouts()
+        self.demands = Demands()
         self.returns = Returns()
         self.blocked = False
         """In the last pass no node had a slot or KV memory: the queue drains as answers end, not as prefills do."""

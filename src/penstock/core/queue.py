@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from heapq import heapify, heappop, heappush
 from math import inf
 
-from penstock.core.band import Band, payer
+from penstock.core.band import Band
 from penstock.core.fairness import Account, Fairness
 from penstock.core.flight import Flight
 from penstock.core.floors import Floors
@@ -248,10 +248,6 @@ class Queue:
         count, seconds = self.ahead(flight.priority, -inf)
         own_count, own_s = self.bands[flight.priority].before(flight, now)
         return count + round(own_count), seconds + own_s
-
-    def own_place(self, flight: Flight) -> int:
-        """Requests of its own tenant up to and with this one, where tenants take turns; else 0."""
-        return self.bands[flight.priority].seats[payer(flight)].work.until(flight.key)[0] if self.spread else 0
 
     def slack_after(self, priority: int, key: float, ahead_s: float, supply: Supply) -> float:
         """The least time, in seconds of work, by which promised requests behind this key and of its priority start before their key."""

@@ -6,7 +6,11 @@ waits behind so many of its own waits as long as they take.
 
 from __future__ import annotations
 
-HALF_LIFE_S = 8.0
+from math import log
+
+HALF_LIFE_S = 25.0
+MEAN_S = HALF_LIFE_S / log(2.0)
+"""How long a time all that is remembered of it adds up to."""
 AGE_S = 0.2
 LEAST, LEAST_S = 4.0, 0.5
 """Departures, and seconds in which something waited, that make a rate."""
@@ -26,15 +30,19 @@ class Turnout:
 
     def age(self, now: float) -> None:
         keep = 0.5 ** ((now - self.at) / HALF_LIFE_S)
-        if self.waiting:
-            self.span_s += now - self.since
-        self.since = self.at = now
         self.span_s *= keep
+        if self.waiting:
+            self.span_s += MEAN_S * (1.0 - 0.5 ** ((now - self.since) / HALF_LIFE_S))
+        self.since = self.at = now
         self.left *= keep
 
-    def rate(self) -> float:
-        """Departures a second while something waits; 0 while unknown."""
-        return self.left / self.span_s if self.left >= LEAST and self.span_s > LEAST_S else 0.0
+    def rate(self, now: float) -> float:
+        """Departures a second while something waits; 0 while unknown. That none has gone of late says something too."""
+        keep = 0.5 ** ((now - self.at) / HALF_LIFE_S)
+        span_s = self.span_s * keep
+        if self.waiting:
+            span_s += MEAN_S * (1.0 - 0.5 ** ((now - self.since) / HALF_LIFE_S))
+        return self.left * keep / span_s if self.left >= LEAST and span_s > LEAST_S else 0.0
 
 
 class Turnouts:
@@ -71,8 +79,8 @@ class Turnouts:
         if group is not None and group.waiting:
             group.waiting -= 1
 
-    def wait_s(self, key: Key, place: int) -> float | None:
+    def wait_s(self, key: Key, place: float, now: float) -> float | None:
         """Seconds until the one at this place of its group has gone; None while unknown."""
         group = self.groups.get(key)
-        rate = group.rate() if group is not None else 0.0
+        rate = group.rate(now) if group is not None else 0.0
         return place / rate if rate else None

@@ -55,6 +55,12 @@ class Work:
                 seconds += slot[1]
         return count, seconds
 
+    def before(self, flight: Flight) -> tuple[float, float]:
+        """As `until` its key, up to and with itself: half of the others in its slot stand behind it."""
+        count, seconds = self.until(flight.key)
+        slot = self.slots[int(flight.key // SLOT_S)]
+        return count - 0.5 * (slot[0] - 1), seconds - 0.5 * (slot[1] - flight.own_s)
+
     def slack(self, after: float, ahead_s: float, supply: Supply) -> float:
         """The least time, in seconds of work, by which requests with a deadline behind slot `after` start before their key.
 
