@@ -13,6 +13,9 @@ import msgspec
 
 from penstock.config import Class, Config, Node, Policy
 from penstock.core import Core
+from penstock.core.classify import TaskClass
+from penstock.core.flight import Flight
+from penstock.core.lane import Lane
 from penstock.events import Action, Divert, Event, Forward, Hedge, Reject
 from penstock.facts import Outcome, Request
 from penstock.knobs import Knobs
@@ -75,6 +78,14 @@ def same(got: Action, expected: Action) -> bool:
 
 def call(id: int, *, model: str = "m", tokens: int = 1_000, stream: bool = True, **facts: Any) -> Request:
     return Request(id, model, prompt_tokens=tokens, stream=stream, **facts)
+
+
+def flying(request: Request, task: TaskClass, lane: Lane, arrived: float, **state: Any) -> Flight:
+    """A request in the core, in any state."""
+    flight = Flight(request, task, lane, arrived)
+    for name, value in state.items():
+        setattr(flight, name, value)
+    return flight
 
 
 def build(

@@ -5,8 +5,6 @@ from __future__ import annotations
 from math import inf, log, log2
 from random import Random
 
-import msgspec
-
 from penstock import config
 from penstock.core.answers import Answers, cold, mean_s, per_s
 from penstock.core.bands import Bands
@@ -44,13 +42,16 @@ RETRY_LEAST_S, RETRY_MOST_S = 0.5, 120.0
 """Official clients honour Retry-After up to 120 s."""
 
 
-class View(msgspec.Struct, gc=False):
-    waiting: int
-    queue_max: int
-    predicted_s: float
-    left_s: float
-    breaks_promise: bool
-    crowds_out: bool
+class View:
+    __slots__ = ("breaks_promise", "crowds_out", "left_s", "predicted_s", "queue_max", "waiting")
+
+    def __init__(self, waiting: int, queue_max: int, predicted_s: float, left_s: float, breaks_promise: bool, crowds_out: bool) -> None:
+        self.waiting = waiting
+        self.queue_max = queue_max
+        self.predicted_s = predicted_s
+        self.left_s = left_s
+        self.breaks_promise = breaks_promise
+        self.crowds_out = crowds_out
 
 
 class Admission:

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from math import ceil, inf
 from random import Random
 
-import msgspec
-
 from penstock import config
 from penstock.core.fairness import Fairness
 from penstock.core.fleet import Node
@@ -29,16 +27,19 @@ KEPT_SLOTS = 1 / 64
 """Where slots are what is short: a node with fewer keeps none."""
 
 
-class Choice(msgspec.Struct, gc=False):
+class Choice:
     """A node for a request, and why."""
 
-    node: Node
-    uncached: int
-    kv_tokens: int
-    """KV memory to reserve, what is shared with running requests among it."""
-    score: float
-    ready_s: float
-    """Predicted seconds from now to its first token there."""
+    __slots__ = ("kv_tokens", "node", "ready_s", "score", "uncached")
+
+    def __init__(self, node: Node, uncached: int, kv_tokens: int, score: float, ready_s: float) -> None:
+        self.node = node
+        self.uncached = uncached
+        self.kv_tokens = kv_tokens
+        """KV memory to reserve, what is shared with running requests among it."""
+        self.score = score
+        self.ready_s = ready_s
+        """Predicted seconds from now to its first token there."""
 
 
 class Router:
