@@ -18,7 +18,7 @@ from penstock.core.work import SLOT_S
 from penstock.facts import Outcome
 from penstock.knobs import Knobs
 from penstock.policy import ADMIT, find
-from penstock.policy.views import Admit
+from penstock.policy.views import Admit, AdmitView
 
 HASTE = 0.1
 """Share of the time for a whole answer that it may wait even where answers take so long that many are late."""
@@ -40,18 +40,6 @@ LEAST_SHARE = 0.1
 PROMISED = (Outcome.REFUSED_FULL, Outcome.REFUSED_DEADLINE, Outcome.EXPIRED)
 RETRY_LEAST_S, RETRY_MOST_S = 0.5, 120.0
 """Official clients honour Retry-After up to 120 s."""
-
-
-class View:
-    __slots__ = ("breaks_promise", "crowds_out", "left_s", "predicted_s", "queue_max", "waiting")
-
-    def __init__(self, waiting: int, queue_max: int, predicted_s: float, left_s: float, breaks_promise: bool, crowds_out: bool) -> None:
-        self.waiting = waiting
-        self.queue_max = queue_max
-        self.predicted_s = predicted_s
-        self.left_s = left_s
-        self.breaks_promise = breaks_promise
-        self.crowds_out = crowds_out
 
 
 class Admission:
@@ -143,7 +131,7 @@ class Admission:
         if left < inf and room < 1.0:
             left -= (1.0 - room) * max(0.0, left - base_s - flight.own_s)
         most = max(1, int(self.knobs.queue_max * room)) if flight.ends == inf else self.knobs.queue_max
-        refusal = self.policy.refusal(View(lane.queue.size, most, predicted * margin, left, breaks, crowds))
+        refusal = self.policy.refusal(AdmitView(lane.queue.size, most, predicted * margin, left, breaks, crowds))
         if flight.ends < inf:
             lane.pressure.note(refusal is not None, now)
         # While nothing waits and nothing is refused all are admitted alike: there is nothing to count.

@@ -9,6 +9,7 @@ from penstock.core.classify import TaskClass
 from penstock.core.ladder import USUAL, Ladder
 from penstock.core.lengths import Lengths, Survival
 from penstock.facts import Request
+from penstock.policy.views import FlightView
 
 if TYPE_CHECKING:
     from penstock.core.fairness import Account
@@ -20,18 +21,21 @@ SPARE_S = 0.2
 
 
 UNKNOWN = Lengths().start
-FIELDS = (
-    "account", "arrived", "attempt", "by_end", "charged", "claim", "clock", "counted", "done_at", "drawn", "due", "ends", "expires",
-    "first", "forwarded", "grace_s", "key", "ladder", "lane", "length", "model", "node", "output", "owed", "own_s", "payer", "priority",
-    "prompt_kv", "queued", "quota", "rank", "ready_at", "recalls", "request", "returns", "rung", "shares", "taken", "task", "tried",
-    "twin", "uncached", "usual", "waiting", "waits",
+OWN = (
+    "account", "attempt", "by_end", "charged", "claim", "clock", "counted", "done_at", "drawn", "ends", "expires", "first", "forwarded",
+    "grace_s", "key", "ladder", "lane", "length", "node", "owed", "payer", "prompt_kv", "queued", "quota", "rank", "ready_at",
+    "recalls", "returns", "rung", "shares", "taken", "tried", "twin", "uncached", "usual", "waiting", "waits",
 )  # fmt: skip
+SEEN = ("arrived", "due", "model", "output", "own_s", "priority", "request", "task")
+"""What policies see of it, too."""
 
 
-class Flight:
+class Flight(FlightView):
     """Times are seconds on the core's clock."""
 
-    __slots__ = FIELDS
+    __slots__ = OWN
+
+    task: TaskClass
 
     def __init__(
         self, request: Request, task: TaskClass, lane: Lane, arrived: float, ladder: Ladder = USUAL, model: str = "",
@@ -118,7 +122,7 @@ class Flight:
 
     def copy(self) -> Flight:
         other = Flight(self.request, self.task, self.lane, self.arrived)
-        for name in FIELDS:
+        for name in OWN + SEEN:
             setattr(other, name, getattr(self, name))
         return other
 

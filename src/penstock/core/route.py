@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import ceil, inf
 from random import Random
+from typing import cast
 
 from penstock import config
 from penstock.core.fairness import Fairness
@@ -53,8 +54,8 @@ class Router:
         self.leader: Leader | None = None
         """Scores and picks in one, where the policies allow that."""
         self.tolerance = 0.0
-        if isinstance(self.picker, Best) and isinstance(self.single, Leader):
-            self.leader, self.tolerance = self.single, self.picker.tolerance
+        if isinstance(self.picker, Best) and hasattr(self.single, "lead"):
+            self.leader, self.tolerance = cast(Leader, self.single), self.picker.tolerance
         self.prefixes, self.rng = prefixes, rng
         self.top, self.kept_slots = 0, 0.0
         """The priority that the last slots of a node are kept for, once one with a deadline stands above others, and their share."""
