@@ -35,8 +35,6 @@ class Flight(FlightView):
 
     __slots__ = OWN
 
-    task: TaskClass
-
     def __init__(
         self, request: Request, task: TaskClass, lane: Lane, arrived: float, ladder: Ladder = USUAL, model: str = "",
         waits: bool = True, priority: int = 3,

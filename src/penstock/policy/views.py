@@ -11,15 +11,7 @@ from typing import ClassVar, Protocol
 
 from penstock.facts import Outcome, Request, Signals
 from penstock.policy.rung.step import Step
-
-
-class TaskView(Protocol):
-    """A task class, as policies see it."""
-
-    @property
-    def value(self) -> float:
-        """What a good answer is worth."""
-        ...
+from penstock.policy.task import TaskClass
 
 
 class FlightView:
@@ -36,7 +28,7 @@ class FlightView:
     output: float
     """Its predicted output tokens; 0 while unknown."""
     priority: int
-    task: TaskView
+    task: TaskClass
     model: str
     """The model that would serve it: the one asked for, until a rung names another."""
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 
 from penstock.wire import chunk
+from penstock.wire.counts import Counts, Usage
 from penstock.wire.openai import error
-from penstock.wire.usage import Counts, Usage, of
+from penstock.wire.usage import of
 
 EVENT_BYTES = 1_048_576
 """Longest event held back to be seen whole."""
