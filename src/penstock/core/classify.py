@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from math import inf
 
 from penstock.config import Class
-from penstock.core.condition import Condition, conditions
+from penstock.core.condition import Condition, Finding, Step, conditions
 from penstock.facts import Request
 from penstock.policy.task import DEFAULT, TaskClass
 
@@ -29,33 +29,6 @@ def compiled(rule: Class) -> TaskClass:
         tuple(map(str, rule.ladder)),
         rule.timeout == "none",
     )
-
-
-class Finding:
-    """One condition of a rule beside what the request showed."""
-
-    __slots__ = ("holds", "of", "seen", "wants")
-
-    def __init__(self, of: str, wants: str, seen: str | None, holds: bool) -> None:
-        self.of = of
-        self.wants = wants
-        self.seen = seen
-        """None where the request has no such header or field."""
-        self.holds = holds
-
-
-class Step:
-    """One rule that was tried."""
-
-    __slots__ = ("findings", "task")
-
-    def __init__(self, task: TaskClass, findings: tuple[Finding, ...]) -> None:
-        self.task = task
-        self.findings = findings
-
-    @property
-    def matched(self) -> bool:
-        return all(finding.holds for finding in self.findings)
 
 
 class Classifier:
