@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 BODY_BYTES = 16_384
 """A larger request is not kept once its answer streams, which may take half an hour."""
 
-WHOLE, LARGE, SPOILT = range(3)
+WHOLE: Final = 0
+LARGE: Final = 1
+SPOILT: Final = 2
 
 STREAM = b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
 JSON = b"content-type: application/json\r\n"

@@ -90,7 +90,8 @@ class Relay:
         start = sent = 0
         kept = b""
         while (end := _end(data, start, returns)) > 0:
-            event = data[start:end]
+            # The same object where it is all there is: compiled, a slice of the whole is a copy.
+            event = data if end - start == len(data) else data[start:end]
             kept = self._event(event)
             if kept is not event:
                 out += data[sent:start], kept
@@ -102,7 +103,7 @@ class Relay:
             self._newline = b"\n" if kept else b""
             self._head = _NEVER
         if not sent:
-            return data[:start]
+            return data if start == len(data) else data[:start]
         return b"".join((*out, data[sent:start]))
 
     def _completes(self, data: bytes) -> bool:
