@@ -7,11 +7,16 @@ from __future__ import annotations
 import asyncio
 import gc
 import hashlib
+import json
+import os
 import random
+import subprocess
+import sys
 import time
 
 import uvloop
 
+from benchmarks.build import ROOT, builds
 from benchmarks.cost import ANSWER, KEY, NODES
 from benchmarks.row import Row, main
 from penstock import config
@@ -154,12 +159,26 @@ def head_us() -> float:
     return best
 
 
-def measure() -> list[Row]:
+def here() -> list[Row]:
+    """Of the package that this process has found."""
     return [
         Row("request in process, without sockets", uvloop.run(request_us()), "us CPU"),
         Row("head of 18 headers that is new", head_us(), "us CPU"),
     ]
 
 
+def measure() -> list[Row]:
+    """Of each build, in a process of its own."""
+    rows = []
+    for build in builds():
+        command = (build.python, "-m", "benchmarks.inprocess", "--here", "--json")
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=os.environ | build.environment(ROOT))
+        if done.returncode:
+            rows.append(Row(f"{build.name}, in process", None, note=done.stderr.strip()[-160:].replace("\n", " ")))
+            continue
+        rows += [row._replace(name=f"{build.name}: {row.name}") for row in (Row(**one) for one in json.loads(done.stdout))]
+    return rows
+
+
 if __name__ == "__main__":
-    main(measure)
+    main(here if "--here" in sys.argv[1:] else measure)
