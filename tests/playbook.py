@@ -7,6 +7,7 @@ action (`why`, `retry_after_s`), and rungs taken, are compared only where the ex
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -62,6 +63,21 @@ class Play:
     def to_deadline(self) -> Play:
         """Let time pass to when the core asked for a Tick."""
         return self.at(max(self.now, self.core.deadline))
+
+
+class Overheard:
+    """A core, and what it is told and answers: `heard` is called with the time, the event and the actions."""
+
+    def __init__(self, core: Core, heard: Callable[[float, Event, list[Action]], object]) -> None:
+        self._core, self._heard = core, heard
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        actions = self._core.handle(event, now)
+        self._heard(now, event, actions)
+        return actions
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._core, name)
 
 
 def same(got: Action, expected: Action) -> bool:

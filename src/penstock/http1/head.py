@@ -105,8 +105,10 @@ def resized(head: RequestHead, data: bytes, at: int, limits: Limits) -> RequestH
     start = at + len(head.before)
     end = len(head.raw) - len(head.after) + at
     end = data.find(b"\r", start, end + 1)
+    if end < 0:
+        return None
     digits = data[start:end]
-    if end < 0 or not digits.isdigit() or not data.startswith(head.after, end):
+    if not digits.isdigit() or not data.startswith(head.after, end):
         return None
     length = int(digits)
     if length > limits.body_bytes:

@@ -81,7 +81,8 @@ class Relay:
         if self._held and not self._completes(data):
             self._hold(data)
         else:
-            lead += self._events(self._release() + data)
+            whole = self._events(self._release() + data if self._held else data)
+            lead = lead + whole if lead else whole
         return lead + self._release() if self.overflow else lead
 
     def _events(self, data: bytes) -> bytes:
@@ -90,7 +91,7 @@ class Relay:
         start = sent = 0
         kept = b""
         while (end := _end(data, start, returns)) > 0:
-            # The same object where it is all there is: compiled, a slice of the whole is a copy.
+            # The same object where it is all there is: compiled, a slice of the whole is a copy, as is a sum with nothing.
             event = data if end - start == len(data) else data[start:end]
             kept = self._event(event)
             if kept is not event:
