@@ -40,7 +40,7 @@ def test_interpreted_classes_inherit_from_no_compiled_one() -> None:
     for path in SOURCES.rglob("*.py"):
         if path in compiled().values():
             continue
-        imported = {}
+        imported: dict[str, str] = {}
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom):
                 imported |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
