@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help run install test check bench chaos lock clean
+.PHONY: help run install test check compiled bench chaos lock clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -23,6 +23,9 @@ test: $(VENV)/.all  ## the checks and all tests
 check: $(VENV)/.all  ## style, types, import law
 	@scripts/check
 
+compiled: $(VENV)/.all  ## build the compiled wheel into dist/, test it in .venv-compiled, compare its decisions; needs gcc and Python's headers
+	@scripts/compiled $(ARGS)
+
 bench: $(VENV)/.all  ## startup, decisions, simulator, goodput, memory, cost beside nginx and sglang-router, live overload
 	@$(BIN)/python -m benchmarks $(ARGS)
 
@@ -33,7 +36,7 @@ lock: $(VENV)/.all  ## write requirements.lock from what .venv holds
 	@scripts/lock
 
 clean:  ## remove .venv and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	rm -rf $(VENV) .venv-compiled .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
 
 # Stamps: installing again only when what is installed has changed.
 $(VENV)/.venv:

@@ -19,7 +19,8 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from benchmarks.process import PENSTOCK, CannotStart, Process, free_ports
+from benchmarks.build import Build, builds
+from benchmarks.process import CannotStart, Process, free_ports
 from benchmarks.row import Row, main
 
 NODES = 8
@@ -79,9 +80,10 @@ def proxy(folder: Path, port: int, ports: list[int]) -> Process:
     )
 
 
-def gateway(folder: Path, port: int, admin_port: int, ports: list[int]) -> Process:
+def gateway(folder: Path, build: Build, port: int, admin_port: int, ports: list[int]) -> Process:
     nodes = "\n".join(f"  - {{name: node{index}, url: 'http://127.0.0.1:{one}', models: [demo]}}" for index, one in enumerate(ports))
-    (folder / "gateway.yaml").write_text(
+    file = folder / f"{build.name}.yaml"
+    file.write_text(
         f"listen: {{port: {port}}}\nadmin: {{port: {admin_port}}}\n"
         f"keys:\n  - {{name: bench, sha256: {hashlib.sha256(KEY.encode()).hexdigest()}}}\n"
         f"nodes:\n{nodes}\n"
@@ -90,7 +92,7 @@ def gateway(folder: Path, port: int, admin_port: int, ports: list[int]) -> Proce
         "  - {name: long, when: {prompt_tokens: {ge: 100000}}, priority: 2, ttft_ms: 30000}\n"
         "  - {name: usual, priority: 3, ttft_ms: 20000, ttft_ms_per_1k: 250}\n"
     )
-    return Process((*PENSTOCK, "gateway", "--config", str(folder / "gateway.yaml")), folder / "gateway.log")
+    return Process((*build.command, "gateway", "--config", str(file)), folder / f"{build.name}.log", build.environment())
 
 
 def sglang_router(folder: Path, port: int, metrics_port: int, ports: list[int]) -> Process:
@@ -122,16 +124,20 @@ def sglang_router(folder: Path, port: int, metrics_port: int, ports: list[int]) 
 @contextmanager
 def peers(folder: Path, ports: list[int], notes: list[str]) -> Iterator[list[Peer]]:
     """The proxies, started and warm; what cannot start is noted and left out."""
-    proxied, relayed, served, admin, routed, metrics = free_ports(6)
+    made = builds()
+    proxied, routed, metrics, *own = free_ports(3 + 3 * len(made))
     with ExitStack() as stack:
         started = [Peer("nginx", proxied, stack.enter_context(proxy(folder, proxied, ports)).listening(proxied))]
         urls = [f"http://127.0.0.1:{port}" for port in ports]
-        relay = Process((sys.executable, str(Path(__file__).with_name("relay.py")), str(relayed), *urls), folder / "relay.log")
-        started.append(Peer("penstock's HTTP alone", relayed, stack.enter_context(relay).listening(relayed)))
-        try:
-            started.append(Peer("penstock", served, stack.enter_context(gateway(folder, served, admin, ports)).listening(served)))
-        except CannotStart as error:
-            notes.append(f"penstock: {error}")
+        for build, relayed, served, admin in zip(made, own[::3], own[1::3], own[2::3], strict=True):
+            command = (build.python, str(Path(__file__).with_name("relay.py")), str(relayed), *urls)
+            relay = Process(command, folder / f"{build.name} relay.log", build.environment())
+            started.append(Peer(f"{build.name}, HTTP alone", relayed, stack.enter_context(relay).listening(relayed)))
+            try:
+                running = stack.enter_context(gateway(folder, build, served, admin, ports))
+                started.append(Peer(build.name, served, running.listening(served)))
+            except CannotStart as error:
+                notes.append(f"{build.name}: {error}")
         try:
             router = stack.enter_context(sglang_router(folder, routed, metrics, ports))
             started.append(Peer("sglang-router", routed, router.listening(routed, 60)))
@@ -193,11 +199,12 @@ def compare(started: list[Peer], path: Path, connections: int, notes: list[str])
 
 def rows(what: str, unit: str, costs: dict[str, float], *, to_nginx: float, to_router: float | None = None) -> list[Row]:
     found = [Row(f"{what}: {name}", cost, unit) for name, cost in costs.items()]
-    if "penstock" not in costs:
-        return [*found, Row(f"{what}: penstock / nginx", None, at_most=to_nginx)]
-    found.append(Row(f"{what}: penstock / nginx", costs["penstock"] / costs["nginx"], "x", at_most=to_nginx))
-    if to_router is not None and "sglang-router" in costs:
-        found.append(Row(f"{what}: penstock / sglang-router", costs["penstock"] / costs["sglang-router"], "x", at_most=to_router))
+    for build in builds():
+        cost = costs.get(build.name)
+        ratio = None if cost is None else cost / costs["nginx"]
+        found.append(Row(f"{what}: {build.name} / nginx", ratio, "x", at_most=to_nginx))
+        if to_router is not None and cost is not None and "sglang-router" in costs:
+            found.append(Row(f"{what}: {build.name} / sglang-router", cost / costs["sglang-router"], "x", at_most=to_router))
     return found
 
 

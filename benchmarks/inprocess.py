@@ -1,5 +1,5 @@
-"""CPU of a request inside the gateway's process, without sockets: the real app, driver, core and ledger between a caller and engines
-that are made up; and of a head that differs from the one before it, as official clients send them.
+"""CPU of a request inside the gateway's process, without sockets: the real server, app, driver, core, ledger and clients between
+connections that are made up; and of a head that differs from the one before it, as official clients send them.
 """
 
 from __future__ import annotations
@@ -7,13 +7,19 @@ from __future__ import annotations
 import asyncio
 import gc
 import hashlib
+import json
+import os
 import random
+import subprocess
+import sys
 import time
-from collections import deque
-from typing import ClassVar, cast
 
+import uvloop
+
+from benchmarks.build import ROOT, builds
 from benchmarks.cost import ANSWER, KEY, NODES
 from benchmarks.row import Row, main
+from penstock import config
 from penstock.config import Limits
 from penstock.core import Core
 from penstock.gateway import auth
@@ -21,12 +27,14 @@ from penstock.gateway.app import App
 from penstock.gateway.driver import Driver
 from penstock.gateway.node import Node
 from penstock.gateway.settings import read
-from penstock.http1 import Call, Exchange, Upstream
+from penstock.http1 import Server, Upstream
 from penstock.http1 import head as heads
-from penstock.http1.client import Receiver
+from penstock.http1.connection import Connection
+from penstock.http1.line import Line
+from penstock.http1.outbox import Outbox
 from penstock.metrics.ledger import Ledger
 
-ROUNDS, REQUESTS, RUNNING = 7, 5_000, 32
+ROUNDS, REQUESTS, TURNS, RUNNING = 7, 5_000, 150, 32
 CONFIG = (
     f"keys:\n  - {{name: bench, sha256: {hashlib.sha256(KEY.encode()).hexdigest()}}}\n"
     "nodes:\n"
@@ -51,72 +59,93 @@ OFFICIAL = (
 """Headers as OpenAI's Python client sends them, with a key that is new each time."""
 
 
-class Caller:
-    """An exchange of a caller who repeats its head."""
+HEAD = (
+    "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nContent-Type: application/json\r\n"
+    f"Authorization: Bearer {KEY}\r\nContent-Length: {len(BODY)}\r\n\r\n"
+).encode()
+REPLY = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(ANSWER)}\r\n\r\n{ANSWER}".encode()
 
-    method, path, query, old, paused = "POST", "/v1/chat/completions", "", False, False
-    headers: ClassVar = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
 
-    def __init__(self, note: object) -> None:
-        self.note, self.body = note, BODY
-        self.started = self.closed = False
-        self.on_cancel = self.on_pause = self.on_resume = None
-        self.status = 0
+class Wire(asyncio.Transport):
+    """One end of a connection without a socket."""
 
-    def respond(self, status: int, headers: bytes, body: bytes) -> None:
-        self.started = self.closed = True
-        self.status = status
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: list[bytes] = []
+
+    def write(self, data: bytes | bytearray | memoryview[int]) -> None:
+        self.sent.append(bytes(data))
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def is_closing(self) -> bool:
+        return False
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
 
 
 class Engine:
-    """Takes requests, and answers the oldest when told to."""
+    """A node's connections: takes what is sent on them, and answers."""
 
-    headers: ClassVar = {"content-type": "application/json", "content-length": str(len(ANSWER))}
-
-    def __init__(self) -> None:
-        self.waiting: deque[Receiver] = deque()
-
-    def request(self, head: bytes, body: bytes, receiver: Receiver) -> Call:
-        self.waiting.append(receiver)
-        return cast(Call, None)
+    def __init__(self, node: config.Node, limits: Limits) -> None:
+        self.upstream = Upstream(node.url, limits)
+        self.upstream.now = asyncio.get_running_loop().time() + 1.0
+        self.lines: list[tuple[Wire, Line]] = []
+        for _ in range(RUNNING):
+            wire, line = Wire(), Line(self.upstream)
+            line.connection_made(wire)
+            self.upstream.free(line)
+            self.lines.append((wire, line))
 
     def answer(self) -> None:
-        receiver = self.waiting.popleft()
-        receiver.on_head(200, self.headers)
-        receiver.on_body(ANSWER.encode())
-        receiver.on_end()
+        for wire, line in self.lines:
+            if wire.sent:
+                wire.sent.clear()
+                line.data_received(REPLY)
 
 
 async def request_us() -> float:
-    """The best of some rounds, with `RUNNING` requests on the engines all the time."""
-    config, engine = read(CONFIG), Engine()
-    core = Core(config, config.knobs, random.Random(1), {})
-    ledger = Ledger(config, core.task_class)
-    driver = Driver(core, {node.name: Node(node, "", cast(Upstream, engine)) for node in config.nodes}, config.limits, ledger)
-    app = App(config, auth.keyring(config, {}), core, driver)
-    first = Caller(None)
-    app(cast(Exchange, first))
-    engine.answer()
-    if first.status != 200:
-        raise RuntimeError(f"the gateway answered {first.status}")
+    """The best of some rounds, with up to `RUNNING` requests on the engines at a time."""
+    settings = read(CONFIG)
+    engines = {node.name: Engine(node, settings.limits) for node in settings.nodes}
+    nodes = {node.name: Node(node, "", engines[node.name].upstream) for node in settings.nodes}
+    core = Core(settings, settings.knobs, random.Random(1), {})
+    driver = Driver(core, nodes, settings.limits, Ledger(settings, core.task_class))
+    server = Server(App(settings, auth.keyring(settings, {}), core, driver), settings.limits)
+    server.outbox = Outbox(asyncio.get_running_loop())
+    callers = []
+    for _ in range(RUNNING):
+        wire, connection = Wire(), Connection(server)
+        connection.connection_made(wire)
+        callers.append((wire, connection))
 
-    def ask(requests: int) -> None:
-        for _ in range(RUNNING):
-            app(cast(Exchange, Caller(first.note)))
-        for _ in range(requests):
-            app(cast(Exchange, Caller(first.note)))
-            engine.answer()
-        while engine.waiting:
-            engine.answer()
+    async def ask(turns: int) -> int:
+        answers = 0
+        for _ in range(turns):
+            for wire, connection in callers:
+                wire.sent.clear()
+                connection.data_received(HEAD + BODY)
+            await asyncio.sleep(0)
+            for _ in range(RUNNING):
+                for engine in engines.values():
+                    engine.answer()
+                await asyncio.sleep(0)
+                if all(wire.sent for wire, _ in callers):
+                    break
+            answers += sum(len(wire.sent) == 1 and wire.sent[0].startswith(b"HTTP/1.1 200") for wire, _ in callers)
+        return answers
 
-    ask(2_000)
+    if await ask(50) != 50 * RUNNING:
+        raise RuntimeError("the gateway refused")
     gc.collect()
     gc.freeze()
     best = float("inf")
     for _ in range(ROUNDS):
         before = time.process_time()
-        ask(REQUESTS)
-        best = min(best, (time.process_time() - before) / (REQUESTS + RUNNING) * 1e6)
+        answers = await ask(TURNS)
+        best = min(best, (time.process_time() - before) / answers * 1e6)
     gc.unfreeze()
     driver.close()
     return best
@@ -133,12 +162,26 @@ def head_us() -> float:
     return best
 
 
-def measure() -> list[Row]:
+def here() -> list[Row]:
+    """Of the package that this process has found."""
     return [
-        Row("request in process, without HTTP", asyncio.run(request_us()), "us CPU"),
+        Row("request in process, without sockets", uvloop.run(request_us()), "us CPU"),
         Row("head of 18 headers that is new", head_us(), "us CPU"),
     ]
 
 
+def measure() -> list[Row]:
+    """Of each build, in a process of its own."""
+    rows = []
+    for build in builds():
+        command = (build.python, "-m", "benchmarks.inprocess", "--here", "--json")
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=os.environ | build.environment(ROOT))
+        if done.returncode:
+            rows.append(Row(f"{build.name}, in process", None, note=done.stderr.strip()[-160:].replace("\n", " ")))
+            continue
+        rows += [row._replace(name=f"{build.name}: {row.name}") for row in (Row(**one) for one in json.loads(done.stdout))]
+    return rows
+
+
 if __name__ == "__main__":
-    main(measure)
+    main(here if "--here" in sys.argv[1:] else measure)

@@ -8,7 +8,8 @@ import subprocess
 import time
 from pathlib import Path
 
-from benchmarks.process import PENSTOCK, SOURCES
+from benchmarks.build import Build, builds
+from benchmarks.process import SOURCES
 from benchmarks.row import Row, main
 
 PRESETS = ("penstock", "fifo-rr", "sglang-cache-aware")
@@ -24,18 +25,22 @@ def workload() -> tuple[str, tuple[str, ...]]:
 
 
 def measure() -> list[Row]:
+    return [row for build in builds() for row in measure_one(build)]
+
+
+def measure_one(build: Build) -> list[Row]:
     name, options = workload()
     rows = []
     for preset in PRESETS:
         began = time.monotonic()
         done = subprocess.run(
-            (*PENSTOCK, "simulate", *options, "--preset", preset, "--json"),
+            (*build.command, "simulate", *options, "--preset", preset, "--json"),
             capture_output=True,
             text=True,
-            env=os.environ | {"PYTHONPATH": str(SOURCES)},
+            env=os.environ | build.environment(),
         )
         took = time.monotonic() - began
-        what = f"simulate, {name}: {preset}"
+        what = f"{build.name} simulates {name}: {preset}"
         if done.returncode:
             rows.append(Row(what, None, note=done.stderr.strip()[-160:].replace("\n", " ")))
             continue

@@ -7,12 +7,16 @@ action (`why`, `retry_after_s`), and rungs taken, are compared only where the ex
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from penstock.config import Class, Config, Node, Policy
 from penstock.core import Core
+from penstock.core.classify import TaskClass
+from penstock.core.flight import Flight
+from penstock.core.lane import Lane
 from penstock.events import Action, Divert, Event, Forward, Hedge, Reject
 from penstock.facts import Outcome, Request
 from penstock.knobs import Knobs
@@ -61,6 +65,21 @@ class Play:
         return self.at(max(self.now, self.core.deadline))
 
 
+class Overheard:
+    """A core, and what it is told and answers: `heard` is called with the time, the event and the actions."""
+
+    def __init__(self, core: Core, heard: Callable[[float, Event, list[Action]], object]) -> None:
+        self._core, self._heard = core, heard
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        actions = self._core.handle(event, now)
+        self._heard(now, event, actions)
+        return actions
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._core, name)
+
+
 def same(got: Action, expected: Action) -> bool:
     if isinstance(got, Hedge) and isinstance(expected, Hedge):
         got = msgspec.structs.replace(got, why=expected.why and got.why)
@@ -75,6 +94,14 @@ def same(got: Action, expected: Action) -> bool:
 
 def call(id: int, *, model: str = "m", tokens: int = 1_000, stream: bool = True, **facts: Any) -> Request:
     return Request(id, model, prompt_tokens=tokens, stream=stream, **facts)
+
+
+def flying(request: Request, task: TaskClass, lane: Lane, arrived: float, **state: Any) -> Flight:
+    """A request in the core, in any state."""
+    flight = Flight(request, task, lane, arrived)
+    for name, value in state.items():
+        setattr(flight, name, value)
+    return flight
 
 
 def build(

@@ -41,7 +41,7 @@ def test_every_command_has_help() -> None:
 
 
 def test_version_is_the_packages() -> None:
-    assert penstock("--version").stdout == f"penstock {__version__}\n"
+    assert penstock("--version").stdout == f"penstock {__version__} (pure Python)\n"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from math import inf
 
 import msgspec
 import pytest
-from tests.playbook import call
+from tests.playbook import call, flying
 
 from penstock import config
 from penstock.core.admission import GUESS_PER_S, HASTE, RETRY_LEAST_S, RETRY_MOST_S, Admission
@@ -39,7 +39,7 @@ def lane(count: int = 1, backlog_s: float = -inf) -> Lane:
 
 
 def flight(among: Lane, id: int = 1, own_s: float = 1.0, due: float = inf, priority: int = 3, tokens: int = 1_000) -> Flight:
-    return Flight(call(id, tokens=tokens), DEFAULT, among, 0.0, due=due, key=min(due, 1e9), own_s=own_s, priority=priority)
+    return flying(call(id, tokens=tokens), DEFAULT, among, 0.0, due=due, key=min(due, 1e9), own_s=own_s, priority=priority)
 
 
 def choice(among: Lane, ready_s: float, uncached: int = 1_000) -> Choice:

@@ -6,7 +6,7 @@ from math import inf
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.playbook import call
+from tests.playbook import call, flying
 
 from penstock.core.classify import DEFAULT, TaskClass
 from penstock.core.fairness import Fairness
@@ -31,7 +31,7 @@ class Bench:
         self.made += 1
         account = self.books.account(tenant, 0.0)
         self.books.enter(account, 0.0)
-        one = Flight(call(self.made), task, LANE, 0.0, due=due, priority=task.priority, key=key, rank=key, account=account, own_s=own_s)
+        one = flying(call(self.made), task, LANE, 0.0, due=due, priority=task.priority, key=key, rank=key, account=account, own_s=own_s)
         one.expires = inf
         self.queue.push(one)
         return one

@@ -6,7 +6,7 @@ import random
 from statistics import pstdev
 
 import pytest
-from tests.playbook import call
+from tests.playbook import call, flying
 
 from penstock.core.classify import TaskClass
 from penstock.core.drain import CLASSES, Drain
@@ -17,7 +17,7 @@ LANE = Lane("m", [])
 
 
 def flight(priority: int = 3, own_s: float = 0.5, name: str = "usual") -> Flight:
-    return Flight(call(1), TaskClass(name, priority), LANE, 0.0, own_s=own_s, priority=priority)
+    return flying(call(1), TaskClass(name, priority), LANE, 0.0, own_s=own_s, priority=priority)
 
 
 def drained(per_s: float, seconds: float = 20.0, blocked: bool = True, own_s: float = 0.5) -> tuple[Drain, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf, nan
 
 import pytest
-from tests.playbook import call
+from tests.playbook import call, flying
 
 from penstock import config
 from penstock.core.breaker import Result
@@ -44,7 +44,7 @@ def paced(tpot_s: float = 0.05) -> Node:
 
 def given(made: Node, id: int = 1, tokens: int = 8_000, now: float = 0.0, stream: bool = True) -> Flight:
     """A prompt of a second at the first guess of 8,000 tokens a second, given to the node."""
-    flight = Flight(call(id, tokens=tokens, stream=stream), DEFAULT, LANE, now, uncached=tokens, forwarded=now)
+    flight = flying(call(id, tokens=tokens, stream=stream), DEFAULT, LANE, now, uncached=tokens, forwarded=now)
     made.give(flight, tokens, now)
     return flight
 
@@ -457,7 +457,7 @@ def test_no_prompt_joins_the_step_of_one_above_it_that_it_would_make_late() -> N
     made = node()
     pressing = given(made, 1, tokens=800)
     pressing.priority, pressing.due = 5, 0.2
-    below, equal = Flight(call(2), DEFAULT, LANE, 0.0), Flight(call(3), DEFAULT, LANE, 0.0, priority=5)
+    below, equal = Flight(call(2), DEFAULT, LANE, 0.0), flying(call(3), DEFAULT, LANE, 0.0, priority=5)
     assert made.spares(below, 1.0, 0.0), "it is not known as urgent"
     made.urgent[1] = pressing
     assert made.spares(below, 0.02, 0.0) and not made.spares(below, 0.1, 0.0)

@@ -7,7 +7,7 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.playbook import call
+from tests.playbook import call, flying
 
 from penstock.core.classify import DEFAULT
 from penstock.core.flight import Flight
@@ -30,7 +30,7 @@ CURVE = curve()
 
 
 def flight(id: int, prompt_kv: int = 1_000, quota: int = 800, cap: int = 0) -> Flight:
-    return Flight(call(id, stream=True, max_tokens=cap), DEFAULT, LANE, 0.0, length=CURVE, quota=quota, prompt_kv=prompt_kv)
+    return flying(call(id, stream=True, max_tokens=cap), DEFAULT, LANE, 0.0, length=CURVE, quota=quota, prompt_kv=prompt_kv)
 
 
 def pool(ages: list[float], clock: float, prompt_kv: int = 1_000) -> Pool:

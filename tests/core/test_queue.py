@@ -6,7 +6,7 @@ from math import inf
 
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.playbook import call
+from tests.playbook import call, flying
 
 from penstock.core.classify import DEFAULT
 from penstock.core.flight import Flight
@@ -18,7 +18,7 @@ LANE = Lane("m", [])
 
 
 def flight(id: int, priority: int = 3, key: float = 0.0, own_s: float = 0.1, expires: float = inf, due: float = inf) -> Flight:
-    return Flight(call(id), DEFAULT, LANE, 0.0, due=due, priority=priority, key=key, rank=key, own_s=own_s, expires=expires)
+    return flying(call(id), DEFAULT, LANE, 0.0, due=due, priority=priority, key=key, rank=key, own_s=own_s, expires=expires)
 
 
 STEPS = st.tuples(st.sampled_from("push pop expire remove".split()), st.integers(1, 5), st.floats(0, 60), st.floats(0, 60))

@@ -6,12 +6,11 @@ import random
 from collections.abc import Sequence
 
 import pytest
-from tests.playbook import call
+from tests.playbook import call, flying
 
 from penstock import config
 from penstock.core.classify import DEFAULT
 from penstock.core.fleet import Node
-from penstock.core.flight import Flight
 from penstock.core.lane import Lane
 from penstock.core.prefix import PrefixIndex
 from penstock.core.route import ALL, HOLDERS, KEPT_SLOTS, Choice, Router
@@ -51,7 +50,7 @@ class Play:
         self.router = Router(config.Policy(**policy), self.prefixes, random.Random(seed))  # type: ignore[arg-type]
 
     def choose(self, blocks: tuple[int, ...] = (), tokens: int = 1_000, *, tried: int = 0, hint: Node | None = None) -> Choice | None:
-        flight = Flight(call(1, tokens=tokens, blocks=blocks), DEFAULT, LANE, 0.0, tried=tried)
+        flight = flying(call(1, tokens=tokens, blocks=blocks), DEFAULT, LANE, 0.0, tried=tried)
         return self.router.choose(flight, self.nodes, tokens + 100, KNOBS, 0.0, hint)
 
     def chosen(self, blocks: tuple[int, ...] = (), tokens: int = 1_000, **facts: int) -> Choice:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import pytest
 from tests.gateway.world import BODY, Answer, Caller, World, ask, run, world
@@ -15,6 +15,7 @@ from penstock.events import Arrived, Event
 from penstock.facts import Request
 from penstock.gateway.asked import NOTHING, Form, rungs
 from penstock.gateway.auth import ENVIRONMENT, LOCAL, Tenant
+from penstock.gateway.journal import Journal
 from penstock.gateway.replay import replay
 from penstock.journal import read
 
@@ -39,15 +40,16 @@ DESK, LAB = {"authorization": "Bearer sk-desk"}, {"authorization": "Bearer sk-la
 def watched(w: World) -> list[Request]:
     """The requests that the core is told of from now on."""
     seen: list[Request] = []
-    core = w.gateway.core
-    handle = core.handle
 
-    def watch(event: Event, now: float) -> list[Any]:
-        if isinstance(event, Arrived):
-            seen.append(event.request)
-        return handle(event, now)
+    class Watch:
+        def write(self, now: float, event: Event, actions: object) -> None:
+            if isinstance(event, Arrived):
+                seen.append(event.request)
 
-    core.handle = watch  # type: ignore[method-assign]
+        def flush(self) -> None:
+            pass
+
+    w.gateway.driver.journal = cast(Journal, Watch())
     return seen
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -165,6 +164,10 @@ def test_a_changed_byte_is_refused_or_means_the_same_to_every_reader(place: int,
 LINE = st.sampled_from((b"X-A: b", b"Content-Length: %d", b"content-length:%d\t", b"X-Content-Length: %d", b"Expect: 100-continue"))
 
 
+def facts(found: heads.RequestHead) -> list[object]:
+    return [getattr(found, name) for name in "raw size method path query headers length keep_alive old expects most".split()]
+
+
 @given(st.lists(LINE, max_size=4), st.integers(0, 99_999), st.integers(0, 99_999), st.integers(0, 400), st.binary(max_size=2))
 def test_a_resized_head_is_what_a_parse_would_give(lines: list[bytes], old: int, new: int, place: int, noise: bytes) -> None:
     limits = Limits(body_bytes=50_000)
@@ -183,8 +186,7 @@ def test_a_resized_head_is_what_a_parse_would_give(lines: list[bytes], old: int,
         if again:
             assert again.raw == data[: len(again.raw)]
             fresh = heads.request(again.raw, limits)
-            assert msgspec.structs.replace(again, before=b"", after=b"") == msgspec.structs.replace(fresh, before=b"", after=b"")
-            assert (again.before, again.after) == (fresh.before, fresh.after)
+            assert facts(again) == facts(fresh)
 
 
 def test_a_head_that_differs_in_its_length_only_is_resized() -> None:

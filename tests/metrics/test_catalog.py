@@ -38,7 +38,7 @@ def families() -> list[Family]:
         account.reserve("m", FREE, 10, 10, 1.0)
         account.reserve("m", FREE, 10, 100, 1.0)
     spending = spent(account.use(2.0) for account in accounts)
-    return [*process("1", 2.0, Host()), *booked(Ledger(config)), *seen(core.snapshot(2.0)), *spending]
+    return [*process("1", "compiled", 2.0, Host()), *booked(Ledger(config)), *seen(core.snapshot(2.0)), *spending]
 
 
 def test_every_metric_is_written_once_and_there_are_more_than_twenty() -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import cast
 
 import msgspec
+from tests.playbook import Overheard
 from tests.sim.fleet import SMALL, profile, world
 
 from penstock.config import Class, Range, When
 from penstock.core import Core
-from penstock.events import Action, ConfigReplaced, Event, Hedge, Recall
+from penstock.events import Action, ConfigReplaced, Hedge, Recall
 from penstock.facts import Outcome
 from penstock.sim.arrival import Arrival
 from penstock.sim.faults import Fault
@@ -19,17 +21,10 @@ from penstock.sim.slo import Slo
 from penstock.sim.world import World
 
 
-def actions_of(core: Core) -> list[Action]:
+def actions_of(made: World) -> list[Action]:
     """Every action that the core takes from now on."""
     seen: list[Action] = []
-    handle = core.handle
-
-    def record(event: Event, now: float) -> list[Action]:
-        actions = handle(event, now)
-        seen.extend(actions)
-        return actions
-
-    core.handle = record  # type: ignore[method-assign]
+    made.core = cast(Core, Overheard(made.core, lambda now, event, actions: seen.extend(actions)))
     return seen
 
 
@@ -46,7 +41,7 @@ def test_a_node_that_has_become_slow_is_overtaken_by_a_second_try() -> None:
     slo = Slo(ttft_s=1.0)
     arrivals = [Arrival(0.5 * number, 100, 20) for number in range(60)]
     made = World(arrivals, [SMALL] * 2, preset("penstock"), slo, [Fault(20.01, "n0", "slow", factor=100.0)])
-    seen = actions_of(made.core)
+    seen = actions_of(made)
     made.run()
     hedges = [action for action in seen if isinstance(action, Hedge)]
     assert 1 <= len(hedges) <= 0.05 * len(arrivals) + 1
@@ -64,7 +59,7 @@ def test_long_prompts_make_way_for_urgent_ones() -> None:
         knobs = msgspec.structs.replace(made.core.knobs, preempt=preempt)
         made.core.handle(ConfigReplaced(msgspec.structs.replace(made.core.config, classes=rules)), 0.0)
         made.core.knobs = made.core.admission.knobs = knobs
-        seen = actions_of(made.core)
+        seen = actions_of(made)
         made.run()
         high = [trip for trip in made.trips if trip.arrival.prompt_tokens == 100]
         in_time = sum(trip.outcome is Outcome.COMPLETED and ttft(trip) <= 0.4 for trip in high)

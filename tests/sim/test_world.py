@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from math import inf
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.playbook import Overheard
 from tests.sim.fleet import SMALL, profile, world
 
-from penstock.events import Action, Event, Failed, Finished, FirstToken, NodeLost, NodeSeen, Progress
+from penstock.core import Core
+from penstock.events import Event, Failed, Finished, FirstToken, NodeLost, NodeSeen, Progress
 from penstock.facts import Failure, Outcome
 from penstock.sim.arrival import Arrival
 from penstock.sim.faults import Fault, schedule
@@ -48,13 +50,7 @@ SLOS = st.builds(Slo, ttft_s=st.none() | st.floats(0.1, 5), tpot_s=st.none() | s
 def watched(made: World) -> list[tuple[float, Event]]:
     """Every event the core is given from now on, with its time."""
     seen: list[tuple[float, Event]] = []
-    handle = made.core.handle
-
-    def record(event: Event, now: float) -> list[Action]:
-        seen.append((now, event))
-        return handle(event, now)
-
-    made.core.handle = record  # type: ignore[method-assign]
+    made.core = cast(Core, Overheard(made.core, lambda now, event, actions: seen.append((now, event))))
     return seen
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.wire.counts import Usage
 from penstock.wire.sse import Relay, error_event, queued_comment
-from penstock.wire.usage import Usage
 
 DONE = b"data: [DONE]\n\n"
 COUNTS = {"prompt_tokens": 5, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": 3}}

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.wire.usage import TAIL_BYTES, Usage, usage
+from penstock.wire.counts import Usage
+from penstock.wire.usage import TAIL_BYTES, usage
 
 COUNTS = {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12, "prompt_tokens_details": {"cached_tokens": 3}}
 

@@ -18,6 +18,7 @@ from penstock import __version__
 from penstock.admin.exposition import page
 from penstock.admin.guard import Guard, refusal
 from penstock.admin.source import Source
+from penstock.build import BUILD
 from penstock.metrics.books import JobBook
 from penstock.metrics.families import booked, process, seen, spent
 from penstock.metrics.histogram import Histogram
@@ -35,7 +36,10 @@ class Admin:
         """Numbers are gathered between two events of the loop; writing them out is another thread's work."""
         source = self.source
         numbers = chain(
-            process(__version__, self._uptime_s(), source.host()), booked(source.ledger), seen(source.snapshot()), spent(source.key_use())
+            process(__version__, BUILD, self._uptime_s(), source.host()),
+            booked(source.ledger),
+            seen(source.snapshot()),
+            spent(source.key_use()),
         )
         text, content_type = await run_in_threadpool(page, list(numbers), request.headers.get("accept", ""))
         return Response(text, headers={"content-type": content_type})
@@ -44,6 +48,7 @@ class Admin:
         snapshot, host = self.source.snapshot(), self.source.host()
         shown = {
             "version": __version__,
+            "build": BUILD,
             "uptime_s": round(self._uptime_s(), 3),
             "connections": host.connections,
             "http_refusals": host.http_refusals,

@@ -9,6 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from penstock import __version__
+from penstock.build import BUILD
 from penstock.errors import PenstockError
 from penstock.supervisor import leash
 
@@ -29,7 +30,7 @@ app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, context
 
 def _print_version(asked: bool) -> None:
     if asked:
-        print(f"penstock {__version__}")
+        print(f"penstock {__version__} ({BUILD})")
         raise typer.Exit
 
 

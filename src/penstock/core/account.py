@@ -10,8 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from math import inf
 
-import msgspec
-
 from penstock.config import Key, KeyLimit, Price
 from penstock.core.window import Slot, Window
 from penstock.facts import KeyUse, WindowUse
@@ -27,12 +25,15 @@ MODELS = 1_024
 """Models whose lengths and prices are kept."""
 
 
-class Tariff(msgspec.Struct, frozen=True, gc=False):
+class Tariff:
     """Pico of the currency for a token."""
 
-    prompt: int = 0
-    cached: int = 0
-    output: int = 0
+    __slots__ = ("cached", "output", "prompt")
+
+    def __init__(self, prompt: int = 0, cached: int = 0, output: int = 0) -> None:
+        self.prompt = prompt
+        self.cached = cached
+        self.output = output
 
     def cost(self, prompt: int, cached: int, output: int) -> int:
         return (prompt - cached) * self.prompt + cached * self.cached + output * self.output
@@ -70,39 +71,48 @@ Amounts = tuple[int, int, int]
 """Requests, tokens, cost."""
 
 
-class Meter(msgspec.Struct, frozen=True):
-    kind: str
-    at: int
-    """Of its amount among `Amounts`."""
-    window: Window
+class Meter:
+    __slots__ = ("at", "kind", "window")
+
+    def __init__(self, kind: str, at: int, window: Window) -> None:
+        self.kind = kind
+        self.at = at
+        """Of its amount among `Amounts`."""
+        self.window = window
 
     def shown(self, amount: int) -> float:
         """In the units of the configuration."""
         return amount / PICO if self.kind == COST else amount
 
 
-class Shortage(msgspec.Struct, frozen=True):
+class Shortage:
     """Why a call may not come in now."""
 
-    kind: str
-    used: float
-    limit: float
-    asked: float
-    window_s: float
-    wait_s: float
-    """Until there is room; infinite when there never will be."""
+    __slots__ = ("asked", "kind", "limit", "used", "wait_s", "window_s")
+
+    def __init__(self, kind: str, used: float, limit: float, asked: float, window_s: float, wait_s: float) -> None:
+        self.kind = kind
+        self.used = used
+        self.limit = limit
+        self.asked = asked
+        self.window_s = window_s
+        self.wait_s = wait_s
+        """Until there is room; infinite when there never will be."""
 
 
-class Reserved(msgspec.Struct, gc=False):
+class Reserved:
     """What one call holds of its account."""
 
-    tariff: Tariff
-    prompt: int
-    output: int
-    amounts: Amounts
-    at: float
-    slots: list[Slot]
-    """One for each meter of the account."""
+    __slots__ = ("amounts", "at", "output", "prompt", "slots", "tariff")
+
+    def __init__(self, tariff: Tariff, prompt: int, output: int, amounts: Amounts, at: float, slots: list[Slot]) -> None:
+        self.tariff = tariff
+        self.prompt = prompt
+        self.output = output
+        self.amounts = amounts
+        self.at = at
+        self.slots = slots
+        """One for each meter of the account."""
 
 
 class Account:

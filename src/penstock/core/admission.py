@@ -5,8 +5,6 @@ from __future__ import annotations
 from math import inf, log, log2
 from random import Random
 
-import msgspec
-
 from penstock import config
 from penstock.core import forecast
 from penstock.core.answers import Answers, cold, mean_s, per_s
@@ -22,7 +20,7 @@ from penstock.core.work import SLOT_S
 from penstock.facts import Outcome
 from penstock.knobs import Knobs
 from penstock.policy import ADMIT, find
-from penstock.policy.views import Admit
+from penstock.policy.views import Admit, AdmitView
 
 HASTE = 0.1
 """Share of the time for a whole answer that it may wait even where answers take so long that many are late."""
@@ -44,15 +42,6 @@ LEAST_SHARE = 0.1
 PROMISED = (Outcome.REFUSED_FULL, Outcome.REFUSED_DEADLINE, Outcome.EXPIRED)
 RETRY_LEAST_S, RETRY_MOST_S = 0.5, 120.0
 """Official clients honour Retry-After up to 120 s."""
-
-
-class View(msgspec.Struct, gc=False):
-    waiting: int
-    queue_max: int
-    predicted_s: float
-    left_s: float
-    breaks_promise: bool
-    crowds_out: bool
 
 
 class Admission:
@@ -141,7 +130,7 @@ class Admission:
         if left < inf and room < 1.0:
             left -= (1.0 - room) * max(0.0, left - base_s - flight.own_s)
         most = max(1, int(self.knobs.queue_max * room)) if flight.ends == inf else self.knobs.queue_max
-        refusal = self.policy.refusal(View(lane.queue.size, most, predicted * margin, left, breaks, crowds))
+        refusal = self.policy.refusal(AdmitView(lane.queue.size, most, predicted * margin, left, breaks, crowds))
         if flight.ends < inf:
             lane.pressure.note(refusal is not None, now)
         # While nothing waits and nothing is refused all are admitted alike: there is nothing to count.

@@ -8,42 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import inf
 
-import msgspec
-
 from penstock.config import Class
-from penstock.core.condition import Condition, conditions
+from penstock.core.condition import Condition, Finding, Step, conditions
 from penstock.facts import Request
+from penstock.policy.task import DEFAULT, TaskClass
 
-
-class TaskClass(msgspec.Struct, frozen=True):
-    """A class with its numbers in seconds and tokens; infinite where it sets no bound."""
-
-    name: str
-    priority: int
-    ttft_s: float = inf
-    ttft_s_per_token: float = 0.0
-    tpot_s: float = inf
-    total_s: float = inf
-    value: float = 1.0
-    """What a good answer is worth."""
-    floor: float = 0.0
-    """Share of the work that it keeps."""
-    ladder: tuple[str, ...] = ()
-    """What to try, in order; empty: the configuration's."""
-    patient: bool = False
-    """It waits as long as it takes."""
-
-    def first_s(self, prompt_tokens: int) -> float:
-        """Time within which the first token of an answer to so many is due."""
-        return self.ttft_s + self.ttft_s_per_token * prompt_tokens
-
-    @property
-    def soonest_s(self) -> float:
-        """The time within which anything of it is due."""
-        return min(self.ttft_s, self.total_s)
-
-
-DEFAULT = TaskClass("default", 3)
+__all__ = ["DEFAULT", "Classifier", "Finding", "Step", "TaskClass", "compiled"]
 
 
 def compiled(rule: Class) -> TaskClass:
@@ -59,27 +29,6 @@ def compiled(rule: Class) -> TaskClass:
         tuple(map(str, rule.ladder)),
         rule.timeout == "none",
     )
-
-
-class Finding(msgspec.Struct, frozen=True):
-    """One condition of a rule beside what the request showed."""
-
-    of: str
-    wants: str
-    seen: str | None
-    """None where the request has no such header or field."""
-    holds: bool
-
-
-class Step(msgspec.Struct, frozen=True):
-    """One rule that was tried."""
-
-    task: TaskClass
-    findings: tuple[Finding, ...]
-
-    @property
-    def matched(self) -> bool:
-        return all(finding.holds for finding in self.findings)
 
 
 class Classifier:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
 from penstock.core.flight import Flight
 from penstock.core.ladder import WAIT
 from penstock.core.lane import ANY
@@ -53,7 +51,8 @@ class Climb:
         lane = self.core.lanes.get(step.lane) or self.core.lanes.get(ANY)
         if lane is None or lane is flight.lane:
             return False
-        moved = replace(flight, lane=lane, model=step.model or flight.model, taken=(*flight.taken, name))
+        moved = flight.copy()
+        moved.lane, moved.model, moved.taken = lane, step.model or flight.model, (*flight.taken, name)
         self.core.flights[flight.request.id] = moved
         self.core.set_deadline(moved)
         if self.core.begin(moved, now, actions) is None:

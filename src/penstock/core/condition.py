@@ -13,6 +13,7 @@ import msgspec
 from penstock.config import Class, Range, When
 from penstock.config import Test as Wanted
 from penstock.facts import Request
+from penstock.policy.task import TaskClass
 
 Holds = Callable[[Request], bool]
 Sees = Callable[[Request], str | None]
@@ -31,6 +32,27 @@ class Condition(msgspec.Struct, frozen=True):
     """What it must be, in words."""
     seen: Sees
     holds: Holds
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One condition of a rule beside what the request showed."""
+
+    of: str
+    wants: str
+    seen: str | None
+    """None where the request has no such header or field."""
+    holds: bool
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One rule that was tried."""
+
+    task: TaskClass
+    findings: tuple[Finding, ...]
+
+    @property
+    def matched(self) -> bool:
+        return all(finding.holds for finding in self.findings)
 
 
 def conditions(when: When) -> list[Condition]:

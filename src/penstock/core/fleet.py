@@ -15,6 +15,7 @@ from penstock.core.memory import Memory
 from penstock.core.predict import AIM, AIM_LEAST, AIM_MOST, LEAST_SHARE, MISSED, NARROW, Prefill, Steps
 from penstock.facts import BLOCK_TOKENS, NodeSnapshot, Profile, Request, Signals
 from penstock.knobs import Knobs
+from penstock.policy.views import MemoryView, NodeView
 
 MAX_RUNNING = 256
 """Requests at once on a node that does not say how many it takes: vLLM's default `max_num_seqs`."""
@@ -52,15 +53,12 @@ def believable(signals: Signals) -> Signals:
     return Signals(running=running, waiting=waiting, kv_usage=usage, models=signals.models)
 
 
-class Node:
+class Node(NodeView):
     """One engine. `free_at` is when it is predicted to be able to begin another prefill; `tpot_s` the time between tokens to keep."""
 
     __slots__ = (
         "aim",
         "alone_s",
-        "answer_s",
-        "base_s",
-        "beside_s",
         "bit",
         "bounded",
         "breaker",
@@ -70,15 +68,11 @@ class Node:
         "count",
         "count_per_s",
         "crowd_s",
-        "free_at",
         "guarded",
-        "index",
         "kv_tokens",
         "limit",
-        "max_running",
         "memory",
         "models",
-        "name",
         "pending_s",
         "pending_tokens",
         "prefill",
@@ -86,16 +80,13 @@ class Node:
         "prefilling",
         "progress_at",
         "progress_tokens",
-        "reported",
         "reported_at",
-        "running",
         "share",
         "shares_prefix",
         "slip_mean_s",
         "slip_over_s",
         "state",
         "steps",
-        "token_s",
         "told",
         "tpot_s",
         "unmoved",
@@ -147,6 +138,9 @@ class Node:
         self.reported, self.reported_at = Signals(), -inf
         self.told: int | None = None
         self.unmoved = 0
+
+    def kv(self) -> MemoryView:
+        return self.memory
 
     def size_memory(self, knobs: Knobs) -> None:
         self.memory.resize(inf if self.kv_tokens is None else self.kv_tokens * knobs.kv_share)

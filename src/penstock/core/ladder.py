@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import msgspec
-
 from penstock.config import Config
 from penstock.facts import Request
 from penstock.policy import RUNG
@@ -20,18 +18,21 @@ END, WAIT = "reject", "wait"
 Rungs = tuple[tuple[str, Rung], ...]
 
 
-class Ladder(msgspec.Struct, frozen=True):
+class Ladder:
     """A class's rungs, sorted by when they are tried."""
 
-    names: tuple[str, ...]
-    eager: Rungs = ()
-    """Before the request is started."""
-    waits: bool = False
-    """It may wait from the start."""
-    rungs: Rungs = ()
-    """Afterwards, in order."""
-    serving: int = 0
-    """So many of `rungs` go up to the last on which nodes serve the request."""
+    __slots__ = ("eager", "names", "rungs", "serving", "waits")
+
+    def __init__(self, names: tuple[str, ...], eager: Rungs = (), waits: bool = False, rungs: Rungs = (), serving: int = 0) -> None:
+        self.names = names
+        self.eager = eager
+        """Before the request is started."""
+        self.waits = waits
+        """It may wait from the start."""
+        self.rungs = rungs
+        """Afterwards, in order."""
+        self.serving = serving
+        """So many of `rungs` go up to the last on which nodes serve the request."""
 
 
 def compiled(names: Iterable[str]) -> Ladder:

@@ -7,7 +7,6 @@ first believe all answers to be short, as short ones end first. Lengths are kept
 from __future__ import annotations
 
 from collections import OrderedDict
-from itertools import accumulate
 
 Key = tuple[str, ...]
 """Model, class, tenant; each prefix of it is a table of its own to fall back on."""
@@ -182,7 +181,8 @@ class Lengths:
         news.append((bin_of(before) if before else 0, bin_of(tokens), ended))
         if len(news) >= found.batch:
             found.news = []
-            for part in accumulate((one,) for one in key):
+            for end in range(1, len(key) + 1):
+                part = key[:end]
                 (self.known.get(part) or self._make(part)).learn(news)
                 self.known.move_to_end(part)
 

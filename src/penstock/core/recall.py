@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import islice
 
-import msgspec
-
 from penstock.core.fleet import Node
 from penstock.core.flight import Flight
 from penstock.knobs import Knobs
@@ -19,10 +17,13 @@ LOOKED_AT = 32
 """Of a node's requests, the latest: those before them have mostly begun."""
 
 
-class Plan(msgspec.Struct, gc=False):
-    node: Node
-    victims: list[Flight]
-    """The lowest priority first, the latest first inside it."""
+class Plan:
+    __slots__ = ("node", "victims")
+
+    def __init__(self, node: Node, victims: list[Flight]) -> None:
+        self.node = node
+        self.victims = victims
+        """The lowest priority first, the latest first inside it."""
 
 
 def recallable(flight: Flight, than: int, most: int, now: float) -> bool:

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import inf
 from random import Random
-
-import msgspec
+from typing import cast
 
 from penstock import config
 from penstock.core.fairness import Fairness
@@ -29,16 +28,19 @@ KEPT_SLOTS = 1 / 64
 """Where slots are what is short: a node with fewer keeps none."""
 
 
-class Choice(msgspec.Struct, gc=False):
+class Choice:
     """A node for a request, and why."""
 
-    node: Node
-    uncached: int
-    kv_tokens: int
-    """KV memory to reserve, what is shared with running requests among it."""
-    score: float
-    ready_s: float
-    """Predicted seconds from now to its first token there."""
+    __slots__ = ("kv_tokens", "node", "ready_s", "score", "uncached")
+
+    def __init__(self, node: Node, uncached: int, kv_tokens: int, score: float, ready_s: float) -> None:
+        self.node = node
+        self.uncached = uncached
+        self.kv_tokens = kv_tokens
+        """KV memory to reserve, what is shared with running requests among it."""
+        self.score = score
+        self.ready_s = ready_s
+        """Predicted seconds from now to its first token there."""
 
 
 class Router:
@@ -52,8 +54,8 @@ class Router:
         self.leader: Leader | None = None
         """Scores and picks in one, where the policies allow that."""
         self.tolerance = 0.0
-        if isinstance(self.picker, Best) and isinstance(self.single, Leader):
-            self.leader, self.tolerance = self.single, self.picker.tolerance
+        if isinstance(self.picker, Best) and hasattr(self.single, "lead"):
+            self.leader, self.tolerance = cast(Leader, self.single), self.picker.tolerance
         self.prefixes, self.rng = prefixes, rng
         self.top, self.kept_slots = 0, 0.0
         """The priority that the last slots of a node are kept for, once one with a deadline stands above others, and their share."""

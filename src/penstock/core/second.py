@@ -5,8 +5,6 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
 from penstock.core.fleet import Node
 from penstock.core.flight import Flight
 from penstock.core.hedge import Hedges
@@ -42,7 +40,8 @@ class Second:
             if not choice.node.has_room(self.core.depth_s, now, choice.uncached * choice.node.token_s):
                 continue
             self.hedges.spare_tokens -= choice.kv_tokens
-            twin = replace(flight, node=choice.node, uncached=choice.uncached, forwarded=now)
+            twin = flight.copy()
+            twin.node, twin.uncached, twin.forwarded = choice.node, choice.uncached, now
             choice.node.give(twin, choice.kv_tokens, now)
             flight.twin = twin
             if flight.request.blocks:

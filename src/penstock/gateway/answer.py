@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from penstock.facts import Failure
 
 EARLY_BYTES = 65_536
 """Kept back of a stream that shows no content, and read of an answer that is thrown away."""
+
+
+class Choice(msgspec.Struct, gc=False):
+    finish_reason: str | None = None
+
+
+class Whole(msgspec.Struct, gc=False):
+    """How the choices of a JSON answer ended."""
+
+    choices: list[Choice] = []
 
 
 def is_answer(status: int) -> bool:

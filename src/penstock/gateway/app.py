@@ -9,8 +9,6 @@ from itertools import count
 from typing import TYPE_CHECKING, cast
 from urllib.parse import unquote
 
-import msgspec
-
 from penstock.config import Config
 from penstock.core import Core
 from penstock.core.account import Shortage
@@ -64,14 +62,17 @@ _TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 _HEADER_NAMES = re.compile(r"[A-Za-z0-9-]{1,64}(, ?[A-Za-z0-9-]{1,64}){0,63}")
 
 
-class Known(msgspec.Struct, frozen=True, gc=False):
+class Known:
     """What a call's head said, for the next with an equal one."""
 
-    keys: int
-    """Version of the keyring that let its caller in."""
-    route: Route
-    tenant: Tenant
-    asked: Asked
+    __slots__ = ("asked", "keys", "route", "tenant")
+
+    def __init__(self, keys: int, route: Route, tenant: Tenant, asked: Asked) -> None:
+        self.keys = keys
+        """Version of the keyring that let its caller in."""
+        self.route = route
+        self.tenant = tenant
+        self.asked = asked
 
 
 class App:

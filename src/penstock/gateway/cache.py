@@ -17,6 +17,7 @@ import msgspec
 
 from penstock import config
 from penstock.facts import Route
+from penstock.gateway.answer import Whole
 from penstock.gateway.asked import CACHE, SAMPLED
 from penstock.wire import openai, sse
 
@@ -35,20 +36,15 @@ ENDS = frozenset({"stop", "length", "tool_calls", "function_call"})
 """Finish reasons of complete answers."""
 
 
-class Kept(msgspec.Struct, frozen=True, gc=False):
+class Kept:
     """An answer. Who was told that it is there holds it, whatever is given up meanwhile."""
 
-    at: float
-    headers: bytes
-    body: bytes
+    __slots__ = ("at", "body", "headers")
 
-
-class Choice(msgspec.Struct, gc=False):
-    finish_reason: str | None = None
-
-
-class Whole(msgspec.Struct, gc=False):
-    choices: list[Choice] = []
+    def __init__(self, at: float, headers: bytes, body: bytes) -> None:
+        self.at = at
+        self.headers = headers
+        self.body = body
 
 
 _whole = msgspec.json.Decoder(Whole)

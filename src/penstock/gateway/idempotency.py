@@ -15,8 +15,6 @@ from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from penstock.config import Idempotency
 from penstock.errors import CallError
 from penstock.events import Finished, Reject
@@ -43,17 +41,20 @@ Name = tuple[str, str]
 """Tenant and key."""
 
 
-class Kept(msgspec.Struct, frozen=True, gc=False):
+class Kept:
     """A complete answer."""
 
-    digest: bytes
-    status: int
-    before: bytes
-    """Header lines before and after those that are each request's own."""
-    after: bytes
-    body: bytes
-    at: float
-    size: int
+    __slots__ = ("after", "at", "before", "body", "digest", "size", "status")
+
+    def __init__(self, digest: bytes, status: int, before: bytes, after: bytes, body: bytes, at: float, size: int) -> None:
+        self.digest = digest
+        self.status = status
+        self.before = before
+        """Header lines before and after those that are each request's own."""
+        self.after = after
+        self.body = body
+        self.at = at
+        self.size = size
 
 
 class Repeats:
@@ -156,12 +157,15 @@ class Repeats:
         self.bytes -= self.kept.pop(name).size
 
 
-class Ending(msgspec.Struct, eq=False):
+class Ending:
     """The claim on a call whose exchange is shared, with the claim that limits have on it."""
 
-    repeats: Repeats
-    shared: Shared
-    claim: Claim | None
+    __slots__ = ("claim", "repeats", "shared")
+
+    def __init__(self, repeats: Repeats, shared: Shared, claim: Claim | None) -> None:
+        self.repeats = repeats
+        self.shared = shared
+        self.claim = claim
 
     def end(self, call: Call, event: Finished | Reject | None) -> None:
         if self.claim is not None:

@@ -11,8 +11,6 @@ from collections.abc import Iterable
 from math import ceil, inf
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from penstock.config import Config
 from penstock.core.account import CONCURRENCY, COST, REQUESTS, TOKENS, Account, Meter, Prices, Reserved, Shortage, accounts
 from penstock.core.window import Window
@@ -36,11 +34,14 @@ CODES = {
 TYPES = {REQUESTS: "requests", TOKENS: "tokens", COST: "insufficient_quota", CONCURRENCY: "rate_limit_error"}
 
 
-class Held(msgspec.Struct, eq=False):
+class Held:
     """What a call under way holds of a key with limits."""
 
-    account: Account
-    held: Reserved
+    __slots__ = ("account", "held")
+
+    def __init__(self, account: Account, held: Reserved) -> None:
+        self.account = account
+        self.held = held
 
     def end(self, call: Call, event: Finished | Reject | None) -> None:
         """The call ended: with an answer, a refusal, or None when its caller left."""
@@ -56,11 +57,14 @@ class Held(msgspec.Struct, eq=False):
             account.release(held)
 
 
-class Purse(msgspec.Struct, eq=False, frozen=True):
+class Purse:
     """A key without limits: what its calls spend is added up, and nothing is held."""
 
-    account: Account
-    prices: Prices
+    __slots__ = ("account", "prices")
+
+    def __init__(self, account: Account, prices: Prices) -> None:
+        self.account = account
+        self.prices = prices
 
     def end(self, call: Call, event: Finished | Reject | None) -> None:
         if isinstance(event, Finished):
@@ -93,15 +97,18 @@ def _seen(call: Call) -> int:
     return 0 if call.ask.stream or call.route is Route.EMBEDDINGS else -1
 
 
-class Gauge(msgspec.Struct, frozen=True):
+class Gauge:
     """One window in OpenAI's headers."""
 
-    window: Window
-    before: bytes
-    """What stands before the number that is left, and between it and the time."""
-    between: bytes
-    whole: bytes
-    """The window's length: the time until it is reset, seen from its last use."""
+    __slots__ = ("before", "between", "whole", "window")
+
+    def __init__(self, window: Window, before: bytes, between: bytes, whole: bytes) -> None:
+        self.window = window
+        self.before = before
+        """What stands before the number that is left, and between it and the time."""
+        self.between = between
+        self.whole = whole
+        """The window's length: the time until it is reset, seen from its last use."""
 
     def line(self, now: float) -> bytes:
         window = self.window

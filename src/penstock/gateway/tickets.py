@@ -182,8 +182,9 @@ class Tickets:
             return
         id = self._next_id()
         exchange = Absent(body, self._answer_bytes, partial(self._answered, job))
-        # Fed never: there is nobody whose connection must be kept alive.
-        job.call = self.driver.calls[id] = Call(self.driver, exchange, Route(job.route), ask, id, b"", time.monotonic(), claim, fed=inf)
+        job.call = self.driver.calls[id] = Call(self.driver, exchange, Route(job.route), ask, id, b"", time.monotonic(), claim)
+        # Never fed: there is nobody whose connection must be kept alive.
+        job.call.fed = inf
         tenant = Tenant(origin.tenant, origin.salt, min(origin.max_priority, BATCH_PRIORITY if job.batch else origin.max_priority))
         facts = msgspec.structs.replace(request(id, Route(job.route), ask, tenant, origin.asked), patient=True)
         self.driver.handle(Arrived(facts))

@@ -5,6 +5,8 @@ Law: pure; raises CallError. Trailers are checked and dropped: nothing may add a
 
 from __future__ import annotations
 
+from typing import Final
+
 from penstock.config import Limits
 from penstock.errors import CallError
 from penstock.http1 import rules
@@ -18,7 +20,10 @@ _FREE_CHUNKS = 1_024
 _CHUNK_BYTES = 16
 """Beyond the free ones, a bounded body's chunks must hold this much on average: one-byte chunks cost far more to read than to send."""
 
-_AT_SIZE, _IN_DATA, _AFTER_DATA, _IN_TRAILER = range(4)
+_AT_SIZE: Final = 0
+_IN_DATA: Final = 1
+_AFTER_DATA: Final = 2
+_IN_TRAILER: Final = 3
 
 
 _SIZES_MAX = 4_096

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from penstock.errors import CallError
 from penstock.http1 import head as heads
@@ -20,7 +20,12 @@ from penstock.http1.exchange import Exchange
 if TYPE_CHECKING:
     from penstock.http1.server import Server
 
-IDLE, HEAD, BODY, ANSWER, HELD, LINGER = range(6)
+IDLE: Final = 0
+HEAD: Final = 1
+BODY: Final = 2
+ANSWER: Final = 3
+HELD: Final = 4
+LINGER: Final = 5
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _CLOSE = b"connection: close\r\n"

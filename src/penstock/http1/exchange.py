@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from penstock.http1.head import RequestHead
 
 if TYPE_CHECKING:
     from penstock.http1.connection import Connection
 
-_UNSENT, _CHUNKED, _COUNTED, _UNTIL_CLOSE, _NO_BODY = range(5)
+_UNSENT: Final = 0
+_CHUNKED: Final = 1
+_COUNTED: Final = 2
+_UNTIL_CLOSE: Final = 3
+_NO_BODY: Final = 4
 
 
 class Exchange:

@@ -21,37 +21,58 @@ CHUNKED = -1
 UNTIL_CLOSE = -2
 
 
-class RequestHead(msgspec.Struct, frozen=True, gc=False):
-    raw: bytes
-    """With the empty line at its end."""
-    size: int
-    """Bytes of the whole request; -1 when it is chunked."""
-    method: str
-    path: str
-    query: str
-    headers: Mapping[str, str]
-    length: int
-    """Bytes of body, or CHUNKED."""
-    keep_alive: bool
-    old: bool
-    """HTTP/1.0."""
-    expects: bool
-    """The caller waits for 100 Continue."""
-    before: bytes = b""
-    """`raw` up to the digits of content-length; empty when there is none."""
-    after: bytes = b""
-    """`raw` from behind them."""
-    most: int = 0
-    """Bytes that its body may have."""
+class RequestHead:
+    __slots__ = ("after", "before", "expects", "headers", "keep_alive", "length", "method", "most", "old", "path", "query", "raw", "size")
+
+    def __init__(
+        self,
+        raw: bytes,
+        size: int,
+        method: str,
+        path: str,
+        query: str,
+        headers: Mapping[str, str],
+        length: int,
+        keep_alive: bool,
+        old: bool,
+        expects: bool,
+        before: bytes = b"",
+        after: bytes = b"",
+        most: int = 0,
+    ) -> None:
+        self.raw = raw
+        """With the empty line at its end."""
+        self.size = size
+        """Bytes of the whole request; -1 when it is chunked."""
+        self.method = method
+        self.path = path
+        self.query = query
+        self.headers = headers
+        self.length = length
+        """Bytes of body, or CHUNKED."""
+        self.keep_alive = keep_alive
+        self.old = old
+        """HTTP/1.0."""
+        self.expects = expects
+        """The caller waits for 100 Continue."""
+        self.before = before
+        """`raw` up to the digits of content-length; empty when there is none."""
+        self.after = after
+        """`raw` from behind them."""
+        self.most = most
+        """Bytes that its body may have."""
 
 
-class AnswerHead(msgspec.Struct, frozen=True, gc=False):
-    raw: bytes
-    status: int
-    headers: Mapping[str, str]
-    length: int
-    """Bytes of body, CHUNKED or UNTIL_CLOSE."""
-    keep_alive: bool
+class AnswerHead:
+    __slots__ = ("headers", "keep_alive", "length", "raw", "status")
+
+    def __init__(self, raw: bytes, status: int, headers: Mapping[str, str], length: int, keep_alive: bool) -> None:
+        self.raw = raw
+        self.status = status
+        self.headers = headers
+        self.length = length
+        """Bytes of body, CHUNKED or UNTIL_CLOSE."""
+        self.keep_alive = keep_alive
 
 
 NO_REQUEST = RequestHead(b"", -1, "", "", "", {}, 0, True, False, False)
@@ -84,8 +105,10 @@ def resized(head: RequestHead, data: bytes, at: int, limits: Limits) -> RequestH
     start = at + len(head.before)
     end = len(head.raw) - len(head.after) + at
     end = data.find(b"\r", start, end + 1)
+    if end < 0:
+        return None
     digits = data[start:end]
-    if end < 0 or not digits.isdigit() or not data.startswith(head.after, end):
+    if not digits.isdigit() or not data.startswith(head.after, end):
         return None
     length = int(digits)
     if length > limits.body_bytes:

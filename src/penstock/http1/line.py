@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from penstock.errors import CallError
 from penstock.facts import Failure
@@ -14,7 +14,11 @@ from penstock.http1.chunked import Chunks
 if TYPE_CHECKING:
     from penstock.http1.client import Call, Upstream
 
-IDLE, HEAD, COUNTED, CHUNKED, UNTIL_CLOSE = range(5)
+IDLE: Final = 0
+HEAD: Final = 1
+COUNTED: Final = 2
+CHUNKED: Final = 3
+UNTIL_CLOSE: Final = 4
 
 _INTERIM_MAX = 8
 """Interim (1xx) answers ignored before one that is final."""

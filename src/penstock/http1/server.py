@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from email.utils import formatdate
 from http import HTTPStatus
+from typing import Any, cast
 
 from penstock.config import Limits
 from penstock.errors import CallError
@@ -125,7 +126,8 @@ class Server:
                 ssl_shutdown_timeout=shutdown,
             )
         self._listeners.append(listener)
-        bound = listener.sockets[0].getsockname()
+        # A tuple by its type, a list by uvloop.
+        bound = cast(Any, listener).sockets[0].getsockname()
         return bound[1] if isinstance(bound, tuple) else 0
 
     async def drain(self, timeout_s: float) -> None:

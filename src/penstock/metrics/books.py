@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from math import inf
 
-import msgspec
-
 from penstock.core.classify import TaskClass
 from penstock.core.returns import Key
 from penstock.facts import Failure, Outcome
@@ -56,32 +54,40 @@ class TenantBook:
         self.requests = self.tokens = 0
 
 
-class Live(msgspec.Struct, gc=False):
+class Live:
     """A request that has not ended. Times are -1 until they come."""
 
-    arrived: float
-    book: ClassBook
-    tenant: TenantBook
-    prompt_tokens: int
-    stream: bool
-    node: NodeBook | None = None
-    forwards: int = 0
-    failed: bool = False
-    """Its last node failed it."""
-    due: float = -1.0
-    """When the first token was predicted to come."""
-    first: float = -1.0
-    output_tokens: float = 0.0
-    """Predicted; 0 while nothing was known."""
-    itl_s: float = 0.0
-    """Predicted time between tokens; 0 while nothing was known."""
-    key: Key = ("", "")
-    returned: bool = False
-    """It came back when it was told to, and it is not yet known whether it gets in."""
-    second: NodeBook | None = None
-    """The second node that it is on, until one of the two is the first."""
-    climbed: int = 0
-    """Rungs of its ladder that are booked."""
+    __slots__ = (
+        "arrived", "book", "climbed", "due", "failed", "first", "forwards", "itl_s", "key", "node", "output_tokens", "prompt_tokens",
+        "returned", "second", "stream", "tenant",
+    )  # fmt: skip
+
+    def __init__(
+        self, arrived: float, book: ClassBook, tenant: TenantBook, prompt_tokens: int, stream: bool, key: Key,
+    ) -> None:  # fmt: skip
+        self.arrived = arrived
+        self.book = book
+        self.tenant = tenant
+        self.prompt_tokens = prompt_tokens
+        self.stream = stream
+        self.node: NodeBook | None = None
+        self.forwards = 0
+        self.failed = False
+        """Its last node failed it."""
+        self.due = -1.0
+        """When the first token was predicted to come."""
+        self.first = -1.0
+        self.output_tokens = 0.0
+        """Predicted; 0 while nothing was known."""
+        self.itl_s = 0.0
+        """Predicted time between tokens; 0 while nothing was known."""
+        self.key = key
+        self.returned = False
+        """It came back when it was told to, and it is not yet known whether it gets in."""
+        self.second: NodeBook | None = None
+        """The second node that it is on, until one of the two is the first."""
+        self.climbed = 0
+        """Rungs of its ladder that are booked."""
 
     def climb(self, rungs: tuple[str, ...]) -> None:
         """Book those that it took since it was last heard of."""

@@ -132,7 +132,7 @@ CATALOG: dict[str, Metric] = {
         Metric("penstock_knob", _GAUGE, "The scheduler's knobs.", ("knob",)),
         Metric("penstock_knob_changes_total", _COUNTER, "Times knobs were turned."),
         Metric("penstock_config_changes_total", _COUNTER, "Times the configuration was replaced."),
-        Metric("penstock_info", _GAUGE, "1, with the version that runs.", ("version",)),
+        Metric("penstock_info", _GAUGE, "1, with the version that runs, and whether it is compiled.", ("version", "build")),
         Metric("penstock_uptime_seconds", _GAUGE, "Time since the gateway started."),
         Metric("penstock_connections", _GAUGE, "Callers' connections that are open."),
         Metric("penstock_http_refusals_total", _COUNTER, "Requests refused as HTTP: malformed, too large or too slow.", ("code",)),

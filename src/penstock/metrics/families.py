@@ -158,9 +158,9 @@ GAUGES = {
 """Gauge -> the field of `facts.NodeSnapshot` it shows."""
 
 
-def process(version: str, uptime_s: float, host: Host) -> Iterator[Family]:
+def process(version: str, build: str, uptime_s: float, host: Host) -> Iterator[Family]:
     """Of the process around the core."""
-    yield _by("penstock_info", {version: 1})
+    yield _family("penstock_info", [((version, build), 1)])
     yield _one("penstock_uptime_seconds", uptime_s)
     yield _one("penstock_connections", host.connections)
     yield _by("penstock_http_refusals_total", host.http_refusals)

@@ -1,6 +1,6 @@
 """The kinds of policy, as literal tables: name -> class.
 
-Law: a policy is a small frozen class with its parameters and one pure method. It is given views; it changes
+Law: a policy is a small class with its parameters and one pure method. It is given views; it changes
 nothing.
 An outside policy is named `module:Class`.
 """

@@ -7,57 +7,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from random import Random
-from typing import ClassVar, Protocol, runtime_checkable
-
-import msgspec
+from typing import ClassVar, Protocol
 
 from penstock.facts import Outcome, Request, Signals
 from penstock.policy.rung.step import Step
+from penstock.policy.task import TaskClass
 
 
-class TaskView(Protocol):
-    """A task class, as policies see it."""
-
-    @property
-    def value(self) -> float:
-        """What a good answer is worth."""
-        ...
-
-
-class FlightView(Protocol):
+class FlightView:
     """A request in the core, as policies see it. Times are seconds on the core's clock."""
 
-    @property
-    def request(self) -> Request: ...
+    __slots__ = ("arrived", "due", "model", "output", "own_s", "priority", "request", "task")
 
-    @property
-    def arrived(self) -> float: ...
-
-    @property
-    def due(self) -> float:
-        """When its first token is due; infinite without a deadline."""
-        ...
-
-    @property
-    def own_s(self) -> float:
-        """Its predicted prefill time."""
-        ...
-
-    @property
-    def output(self) -> float:
-        """Its predicted output tokens; 0 while unknown."""
-        ...
-
-    @property
-    def priority(self) -> int: ...
-
-    @property
-    def task(self) -> TaskView: ...
-
-    @property
-    def model(self) -> str:
-        """The model that would serve it: the one asked for, until a rung names another."""
-        ...
+    request: Request
+    arrived: float
+    due: float
+    """When its first token is due; infinite without a deadline."""
+    own_s: float
+    """Its predicted prefill time."""
+    output: float
+    """Its predicted output tokens; 0 while unknown."""
+    priority: int
+    task: TaskClass
+    model: str
+    """The model that would serve it: the one asked for, until a rung names another."""
 
 
 class MemoryView(Protocol):
@@ -70,90 +43,57 @@ class MemoryView(Protocol):
     def reserved(self) -> int: ...
 
 
-class NodeView(Protocol):
+class NodeView:
     """A node, as policies see it."""
 
-    @property
-    def index(self) -> int: ...
+    __slots__ = ("answer_s", "base_s", "beside_s", "free_at", "index", "max_running", "name", "reported", "running", "token_s")
 
-    @property
-    def name(self) -> str: ...
+    index: int
+    name: str
+    running: int
+    """Requests forwarded to it and not ended."""
+    max_running: int
+    free_at: float
+    """When it is predicted to be able to begin another prefill."""
+    base_s: float
+    """Learned time to first token of an empty prompt."""
+    token_s: float
+    """Learned prefill seconds a token."""
+    answer_s: float
+    """Time of a whole answer, where nothing but ends is seen of the node; else 0."""
+    beside_s: float
+    """What each running request adds to it."""
+    reported: Signals
 
-    @property
-    def running(self) -> int:
-        """Requests forwarded to it and not ended."""
-        ...
-
-    @property
-    def max_running(self) -> int: ...
-
-    @property
-    def free_at(self) -> float:
-        """When it is predicted to be able to begin another prefill."""
-        ...
-
-    @property
-    def base_s(self) -> float:
-        """Learned time to first token of an empty prompt."""
-        ...
-
-    @property
-    def token_s(self) -> float:
-        """Learned prefill seconds a token."""
-        ...
-
-    @property
-    def answer_s(self) -> float:
-        """Time of a whole answer, where nothing but ends is seen of the node; else 0."""
-        ...
-
-    @property
-    def beside_s(self) -> float:
-        """What each running request adds to it."""
-        ...
-
-    @property
-    def memory(self) -> MemoryView: ...
-
-    @property
-    def reported(self) -> Signals: ...
+    def kv(self) -> MemoryView:
+        raise NotImplementedError
 
 
-class AdmitView(Protocol):
+class AdmitView:
     """What is known when a request asks to wait."""
 
-    @property
-    def waiting(self) -> int: ...
+    __slots__ = ("breaks_promise", "crowds_out", "left_s", "predicted_s", "queue_max", "waiting")
 
-    @property
-    def queue_max(self) -> int: ...
-
-    @property
-    def predicted_s(self) -> float:
+    def __init__(self, waiting: int, queue_max: int, predicted_s: float, left_s: float, breaks_promise: bool, crowds_out: bool) -> None:
+        self.waiting, self.queue_max = waiting, queue_max
+        self.predicted_s = predicted_s
         """Predicted time to its first token from now, at the node and place in the queue that serve it best."""
-        ...
-
-    @property
-    def left_s(self) -> float:
+        self.left_s = left_s
         """Time left until that token is due."""
-        ...
-
-    @property
-    def breaks_promise(self) -> bool:
+        self.breaks_promise = breaks_promise
         """Admitting it would make a request admitted earlier, of its own priority, miss its deadline."""
-        ...
-
-    @property
-    def crowds_out(self) -> bool:
+        self.crowds_out = crowds_out
         """Admitting it would leave no room for a prompt length that is being admitted less."""
-        ...
 
 
-class Around(msgspec.Struct, frozen=True, gc=False):
+class Around:
     """What rungs look at beside the request."""
 
-    smaller: Mapping[str, str]
-    """Model -> the one that may serve in its place."""
+    __slots__ = ("smaller",)
+
+    def __init__(self, smaller: Mapping[str, str]) -> None:
+        self.smaller = smaller
+        """Model -> the one that may serve in its place."""
 
 
 class Order(Protocol):
@@ -182,7 +122,6 @@ class Score(Protocol):
     def score(self, flight: FlightView, nodes: Sequence[NodeView], cached: Sequence[int], now: float) -> list[float]: ...
 
 
-@runtime_checkable
 class Leader(Protocol):
     """A score that can also pick as `best` does, in one pass: index and score of the node that scores and pick would come to,
     with the same draws. Optional; every request pays for the two steps otherwise.

@@ -7,7 +7,7 @@ import re
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from penstock.wire.usage import Counts
+from penstock.wire.counts import Counts
 
 ABSENT = Raw()
 _EMPTY = frozenset((b"", b"null", b'""', b"[]", b"{}"))

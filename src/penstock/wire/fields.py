@@ -77,6 +77,16 @@ class Embedding(Fields, gc=False, kw_only=True):
     metadata: Raw = ABSENT
 
 
+class Code(Struct, gc=False):
+    code: str | None = None
+
+
+class Error(Struct, gc=False):
+    """An error body of ours."""
+
+    error: Code
+
+
 EXPECTED = {
     "model": "a string of 1 to 256 characters that names a model",
     "messages": "a list of message objects with at least one",

@@ -11,11 +11,13 @@ from msgspec import UNSET, Raw
 from penstock.config import Limits
 from penstock.errors import CallError
 from penstock.wire import caps
+from penstock.wire.call import NO_METADATA, Call
+from penstock.wire.counts import Usage
 from penstock.wire.depth import deeper
-from penstock.wire.fields import EXPECTED, Chat, Completion, Embedding
+from penstock.wire.fields import EXPECTED, Chat, Completion, Embedding, Error
 from penstock.wire.metadata import picked
 from penstock.wire.prompt import SLICE_BYTES, blocks, tokens
-from penstock.wire.usage import Usage, usage
+from penstock.wire.usage import usage
 
 __all__ = ["Call", "Usage", "error", "error_code", "models", "read", "usage", "whole"]
 
@@ -23,34 +25,6 @@ REFUSED = frozenset({"api_base", "base_url", "api_key", "extra_headers", "organi
 """Keys that would have the engine side call elsewhere or as somebody else; they come from the configuration alone."""
 TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 """Status -> OpenAI's error type, where it is neither `invalid_request_error` (4xx) nor `server_error` (5xx)."""
-
-NO_METADATA: dict[str, str] = {}
-"""Shared by the calls of which none is read."""
-
-
-class Call(msgspec.Struct, frozen=True, gc=False):
-    """A call as read from its body."""
-
-    model: str
-    """The engine's name for it, aliases resolved."""
-    asked_model: str
-    """The name the caller used."""
-    stream: bool
-    usage_asked: bool
-    """Whether the caller wants the usage chunk at the end of a stream."""
-    max_tokens: int
-    """The caller's cap on output tokens; 0 when none was given."""
-    prompt_tokens: int
-    """Estimated from bytes, see `wire.prompt`."""
-    blocks: tuple[int, ...]
-    """Hashes of the prompt's prefix blocks, see `wire.prompt`."""
-    body: bytes
-    """What to send on: the object that came in, unless a rewrite was needed."""
-    metadata: dict[str, str] = {}
-    """Those fields of `metadata` that were asked for, as text."""
-    choices: int = 1
-    """Answers that are computed: `n`, or `best_of`."""
-
 
 Fields = Chat | Completion | Embedding
 
@@ -117,15 +91,7 @@ def error(status: int, code: str, message: str, field: str | None = None, **extr
     return msgspec.json.encode({"error": {"message": message, "type": kind, "param": field, "code": code, **extra}})
 
 
-class _Code(msgspec.Struct, gc=False):
-    code: str | None = None
-
-
-class _Error(msgspec.Struct, gc=False):
-    error: _Code
-
-
-_ERROR = msgspec.json.Decoder(_Error)
+_ERROR = msgspec.json.Decoder(Error)
 
 
 def error_code(body: bytes) -> str:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 
 from penstock.wire import chunk
+from penstock.wire.counts import Counts, Usage
 from penstock.wire.openai import error
-from penstock.wire.usage import Counts, Usage, of
+from penstock.wire.usage import of
 
 EVENT_BYTES = 1_048_576
 """Longest event held back to be seen whole."""
@@ -80,7 +81,8 @@ class Relay:
         if self._held and not self._completes(data):
             self._hold(data)
         else:
-            lead += self._events(self._release() + data)
+            whole = self._events(self._release() + data if self._held else data)
+            lead = lead + whole if lead else whole
         return lead + self._release() if self.overflow else lead
 
     def _events(self, data: bytes) -> bytes:
@@ -89,7 +91,8 @@ class Relay:
         start = sent = 0
         kept = b""
         while (end := _end(data, start, returns)) > 0:
-            event = data[start:end]
+            # The same object where it is all there is: compiled, a slice of the whole is a copy, as is a sum with nothing.
+            event = data if end - start == len(data) else data[start:end]
             kept = self._event(event)
             if kept is not event:
                 out += data[sent:start], kept
@@ -101,7 +104,7 @@ class Relay:
             self._newline = b"\n" if kept else b""
             self._head = _NEVER
         if not sent:
-            return data[:start]
+            return data if start == len(data) else data[:start]
         return b"".join((*out, data[sent:start]))
 
     def _completes(self, data: bytes) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 import msgspec
-from msgspec import Struct
+
+from penstock.wire.counts import Answer, Counts, Usage
 
 TAIL_BYTES = 2_048
 """Usage is the last or nearly the last key of an answer."""
@@ -13,35 +14,7 @@ TOKENS_MAX = 1_000_000_000
 """Counts above it, and below zero, are taken for no count."""
 
 _KEY = b'"usage"'
-
-
-class Details(Struct, gc=False):
-    cached_tokens: int | None = None
-
-
-class Counts(Struct, gc=False):
-    """`usage` as it stands in an answer."""
-
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    prompt_tokens_details: Details | None = None
-    prompt_cache_hit_tokens: int | None = None
-    """DeepSeek's name for the cached ones."""
-
-
-class Usage(Struct, frozen=True, gc=False):
-    """Token counts; -1 where the engine gave none."""
-
-    prompt_tokens: int = -1
-    output_tokens: int = -1
-    cached_tokens: int = -1
-
-
-class _Answer(Struct, gc=False):
-    usage: Counts | None = None
-
-
-_ANSWER = msgspec.json.Decoder(_Answer)
+_ANSWER = msgspec.json.Decoder(Answer)
 _COUNTS = msgspec.json.Decoder(Counts)
 _VALUE = re.compile(rb"\s*:\s*(\{(?:[^{}]|\{[^{}]*\})*\})").match
 """An object that holds objects at most one level deep."""

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-import msgspec
-
 from penstock.facts import Outcome
 
 if TYPE_CHECKING:
     from penstock.policy.views import AdmitView
 
 
-class Slo(msgspec.Struct, frozen=True):
+class Slo:
     prompt: ClassVar[bool] = True
 
     def refusal(self, view: AdmitView) -> Outcome | None:

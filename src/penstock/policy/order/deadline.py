@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import msgspec
-
 if TYPE_CHECKING:
     from penstock.policy.views import FlightView
 
@@ -18,6 +16,6 @@ PATIENCE_S = 60.0
 """A request without a deadline is ordered as if due this long after it arrived, so that it is passed over but not for ever."""
 
 
-class Deadline(msgspec.Struct, frozen=True):
+class Deadline:
     def key(self, flight: FlightView) -> float:
         return min(flight.due - flight.own_s, flight.arrived + PATIENCE_S)

@@ -11,5 +11,5 @@ from typing import ClassVar
 from penstock.policy.order.deadline import Deadline
 
 
-class Fair(Deadline, frozen=True):
+class Fair(Deadline):
     between_tenants: ClassVar[bool] = True

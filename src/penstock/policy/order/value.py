@@ -10,19 +10,19 @@ from __future__ import annotations
 from math import log2
 from typing import TYPE_CHECKING, ClassVar
 
-import msgspec
-
 if TYPE_CHECKING:
     from penstock.policy.views import FlightView
 
 LEAST = 1e-9
 
 
-class Value(msgspec.Struct, frozen=True):
+class Value:
     yields: ClassVar[bool] = True
-    decay_s: float = 1.0
-    itl_s: float = 0.03
-    """Seconds that an output token is taken to keep the rest of its request in memory."""
+
+    def __init__(self, decay_s: float = 1.0, itl_s: float = 0.03) -> None:
+        self.decay_s = decay_s
+        self.itl_s = itl_s
+        """Seconds that an output token is taken to keep the rest of its request in memory."""
 
     def key(self, flight: FlightView) -> float:
         tokens = flight.request.prompt_tokens + 0.5 * flight.output

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from random import Random
 from typing import TYPE_CHECKING
 
-import msgspec
-
 if TYPE_CHECKING:
     from penstock.policy.views import NodeView
 
 
-class Best(msgspec.Struct, frozen=True):
-    tolerance: float = 0.02
-    """Scores this share below the best count as equal to it."""
+class Best:
+    def __init__(self, tolerance: float = 0.02) -> None:
+        self.tolerance = tolerance
+        """Scores this share below the best count as equal to it."""
 
     def pick(self, scores: Sequence[float], nodes: Sequence[NodeView], rng: Random) -> int:
         best = max(scores)

@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from random import Random
 from typing import TYPE_CHECKING
 
-import msgspec
-
 if TYPE_CHECKING:
     from penstock.policy.views import NodeView
 
 
-class Two(msgspec.Struct, frozen=True):
+class Two:
     def pick(self, scores: Sequence[float], nodes: Sequence[NodeView], rng: Random) -> int:
         if len(scores) == 1:
             return 0

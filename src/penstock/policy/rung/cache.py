@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-import msgspec
-
 from penstock.policy.rung.step import DIVERT, Step
 
 if TYPE_CHECKING:
     from penstock.policy.views import Around, FlightView
 
 
-class Cache(msgspec.Struct, frozen=True):
+class Cache:
     EAGER: ClassVar[bool] = True
     SERVES: ClassVar[bool] = False
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-import msgspec
-
 from penstock.policy.rung.step import Step
 
 if TYPE_CHECKING:
     from penstock.policy.views import Around, FlightView
 
 
-class Smaller(msgspec.Struct, frozen=True):
+class Smaller:
     EAGER: ClassVar[bool] = False
     SERVES: ClassVar[bool] = True
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-import msgspec
-
 from penstock.policy.rung.step import DIVERT, Step
 
 if TYPE_CHECKING:
     from penstock.policy.views import Around, FlightView
 
 
-class Ticket(msgspec.Struct, frozen=True):
+class Ticket:
     EAGER: ClassVar[bool] = False
     SERVES: ClassVar[bool] = False
 

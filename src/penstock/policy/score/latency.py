@@ -10,20 +10,19 @@ from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING
 
-import msgspec
-
 if TYPE_CHECKING:
     from random import Random
 
     from penstock.policy.views import FlightView, NodeView
 
 
-class Latency(msgspec.Struct, frozen=True):
-    crowd_s: float = 0.0005
-    """What each running request adds: a step lasts about this much longer for it (c1 of the shipped profiles is 47 to 364 us)."""
-    thrift: float = 1.0
-    """How much more than a second of waiting a second of own prefill weighs: the wait is the caller's alone, the work is taken
-    from everybody. More saves work and keeps prefixes together, and lengthens waits."""
+class Latency:
+    def __init__(self, crowd_s: float = 0.0005, thrift: float = 1.0) -> None:
+        self.crowd_s = crowd_s
+        """What each running request adds: a step lasts about this much longer for it (c1 of the shipped profiles is 47 to 364 us)."""
+        self.thrift = thrift
+        """How much more than a second of waiting a second of own prefill weighs: the wait is the caller's alone, the work is taken
+        from everybody. More saves work and keeps prefixes together, and lengthens waits."""
 
     def score(self, flight: FlightView, nodes: Sequence[NodeView], cached: Sequence[int], now: float) -> list[float]:
         tokens = flight.request.prompt_tokens

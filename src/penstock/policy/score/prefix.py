@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import msgspec
-
 if TYPE_CHECKING:
     from penstock.policy.views import FlightView, NodeView
 
 
-class Prefix(msgspec.Struct, frozen=True):
+class Prefix:
     def score(self, flight: FlightView, nodes: Sequence[NodeView], cached: Sequence[int], now: float) -> list[float]:
         tokens = flight.request.prompt_tokens
         return [hit / tokens for hit in cached]

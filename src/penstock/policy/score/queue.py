@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import msgspec
-
 if TYPE_CHECKING:
     from penstock.policy.views import FlightView, NodeView
 
 
-class Queue(msgspec.Struct, frozen=True):
+class Queue:
     def score(self, flight: FlightView, nodes: Sequence[NodeView], cached: Sequence[int], now: float) -> list[float]:
         return [1.0 / (1 + node.running) for node in nodes]
