@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.playbook import call
+from tests.playbook import call, flying
 
 from penstock.core.classify import TaskClass
 from penstock.core.demand import TENANTS, Demands
@@ -16,7 +16,7 @@ A, B = Account("a", 1), Account("b", 2)
 
 
 def flight(priority: int = 3, account: Account | None = None, own_s: float = 0.5) -> Flight:
-    return Flight(call(1), TaskClass("usual", priority), LANE, 0.0, own_s=own_s, priority=priority, account=account)
+    return flying(call(1), TaskClass("usual", priority), LANE, 0.0, own_s=own_s, priority=priority, account=account)
 
 
 def test_what_comes_above_is_of_all_higher_priorities() -> None:

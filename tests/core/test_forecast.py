@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.playbook import call
+from tests.playbook import call, flying
 
 from penstock.core.classify import TaskClass
 from penstock.core.fairness import Fairness
@@ -33,7 +33,7 @@ class Bench:
         account = self.books.account(tenant, NOW) if tenant else None
         request = msgspec.structs.replace(call(next(self.ids)), tenant=tenant)
         task = TaskClass("usual", priority)
-        return Flight(request, task, self.lane, 0.0, own_s=own_s, priority=priority, account=account, key=key, rank=key, due=due)
+        return flying(request, task, self.lane, 0.0, own_s=own_s, priority=priority, account=account, key=key, rank=key, due=due)
 
     def waits(self, count: int, **facts: object) -> Flight:
         """So many more; the last of them."""
