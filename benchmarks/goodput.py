@@ -2,7 +2,8 @@
 
 At each load the goal is 0.97 of the smaller of two rates: what an idle fleet would serve in time (the requests that make the
 objective on a node with nothing else to do), and the most that this fleet served at any load. Fleets are sized here: a
-first run far above capacity measures it, and as many nodes are taken as make the workload at its own speed `LOAD` of it. Fairness is shown
+first run far above capacity measures it, in service (input + 2 x output tokens a second), as what is served then need not be of the
+workload's mix; and as many nodes are taken as make the workload at its own speed `LOAD` of it. Fairness is shown
 as the worst quarter of prompt lengths over the mean, and as the least served tenant's share of what was due to it (`sim.shares`).
 
 A trace is sped up. ServeGen's is the same hour at every load, so that six times the load lasts ten minutes, in which its answers of
@@ -30,6 +31,7 @@ import msgspec
 
 from benchmarks.process import PENSTOCK, SOURCES
 from benchmarks.row import Row, main
+from penstock.core.fairness import OUTPUT_WEIGHT
 from penstock.engine import profiles
 from penstock.engine.model import Engine
 from penstock.engine.sequence import Ended, Sequence, Started
@@ -47,6 +49,8 @@ LOAD = 0.8
 FIRST_LOAD = 4.0
 """Speed-up of the run that measures capacity."""
 GOAL = 0.97
+FULL = 0.2
+"""A fleet that has to refuse more than this share has as much to do as it can."""
 SLO = Slo(ttft_s=2.0, ttft_per_1k_s=0.25, tpot_s=0.1)
 AT_ONCE = 2
 QUICK = 4_000
@@ -185,9 +189,9 @@ def nodes_for(work: Work, options: Options, requests: list[Arrival], profile: Pr
     if work.nodes:
         return work.nodes
     pace = sped(work, 1.0)
-    offered = len(requests) * pace / span(requests)
+    offered = sum(one.prompt_tokens + OUTPUT_WEIGHT * one.output_tokens for one in requests) * pace / span(requests)
     first = ceil(best_s(profile, [Trip(one, cached_tokens=0) for one in requests]) * pace / span(requests))
-    most: float = simulated(work, options, first, FIRST_LOAD)["good_per_s"]
+    most: float = simulated(work, options, first, FIRST_LOAD)["good_work_per_s"]
     return max(1, round(first * offered / (LOAD * most)))
 
 
@@ -202,6 +206,7 @@ def rows(work: Work, nodes: int, idle_per_s: dict[float, float], results: dict[f
             f"refused {result['refused']}, TTFT p99 {result['ttft_s']['p99']:.1f} s, TPOT p99 {result['tpot_s']['p99'] or 0:.3f} s"
         )
         found.append(Row(f"goodput: {work.name} on {nodes} nodes, {speedup:g}x", result["good_per_s"] / aim, "", None, GOAL, note))
+    found += work_rows(work, results)
     worst = {speed: min(part["goodput"] for part in result["by_prompt_length"]) / result["goodput"] for speed, result in results.items()}
     lowest = min(worst, key=worst.__getitem__)
     found.append(Row(f"goodput: {work.name}, worst quarter / all", worst[lowest], "", None, 0.8, f"at {lowest:g}x"))
@@ -210,6 +215,16 @@ def rows(work: Work, nodes: int, idle_per_s: dict[float, float], results: dict[f
             f"goodput: {work.name}, least served {one} / due", {speed: result["least_served"][groups] for speed, result in results.items()}
         )
     return found
+
+
+def work_rows(work: Work, results: dict[float, Json]) -> list[Row]:
+    """Whether as much is done at every load that the fleet cannot serve: with more to choose from, more answers may be short."""
+    full = {speed: result["good_work_per_s"] for speed, result in results.items() if result["refused"] > FULL * result["requests"]}
+    if len(full) < 2:
+        return []
+    lowest = min(full, key=full.__getitem__)
+    done = " ".join(f"{speed:g}x {tokens:,.0f}" for speed, tokens in full.items())
+    return [Row(f"goodput: {work.name}, least service / most", full[lowest] / max(full.values()), "", None, GOAL, f"tokens/s at {done}")]
 
 
 def due_rows(name: str, least: dict[float, Json | None]) -> list[Row]:

@@ -15,8 +15,8 @@ from penstock.sim.spread import spread
 from penstock.sim.world import Trip
 
 KEYS = [
-    "preset", "requests", "completed", "refused", "diverted", "goodput", "good_per_s", "ttft_s", "tpot_s", "itl_s", "busy", "utilisation",
-    "prefix_hit",
+    "preset", "requests", "completed", "refused", "diverted", "goodput", "good_per_s", "good_work_per_s", "ttft_s",
+    "tpot_s", "itl_s", "busy", "utilisation", "prefix_hit",
     "memory", "preempted", "output_tokens_per_s", "by_prompt_length", "fairness", "least_served", "whole_s", "by_class",
 ]  # fmt: skip
 
@@ -32,6 +32,7 @@ def test_one_request_is_reported_as_it_went() -> None:
     assert result["busy"] == 0.5
     assert result["output_tokens_per_s"] == round(11 / 0.21, 6)
     assert result["good_per_s"] == round(1 / 0.21, 6)
+    assert result["good_work_per_s"] == pytest.approx((100 + 2 * 11) / 0.21)
     assert (result["prefix_hit"], result["preempted"]) == (0.0, 0)
     assert result["by_prompt_length"] == [{"prompt_tokens": [100, 100], "requests": 1, "goodput": 1.0}]
 

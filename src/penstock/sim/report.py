@@ -9,6 +9,7 @@ Definitions, times in seconds:
   One that is written only partly inside counts by the part of its writing that is. So neither the filling of an idle fleet,
   which takes a batch of answers at no cost to others, nor a run's end, in which answers are written out but none begin, nor a
   backlog served after the last arrival makes a short trace look better or worse than a long one.
+- good_work_per_s: the same of their service, input + 2 x output tokens, so that it says nothing of which of them were served.
 - busy, utilisation, output_tokens_per_s: over the whole time, first arrival to last end. busy: share of the nodes' time spent
   in steps. utilisation: the time that the completed requests' tokens would take at the best batch (`best_s`) over the nodes' time.
 - memory: of the nodes' KV memory, the shares that the ledger had reserved and that running sequences held, over the node-seconds
@@ -22,7 +23,7 @@ Definitions, times in seconds:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ from penstock.engine.histogram import Histogram
 from penstock.facts import Outcome, Profile
 from penstock.sim.fairness import fairness
 from penstock.sim.matrix import by_class, sorted_by_class
-from penstock.sim.shares import by_tenant, shares
+from penstock.sim.shares import by_tenant, shares, weight
 from penstock.sim.slo import Slo
 from penstock.sim.spread import ratio, rounded, spread
 from penstock.sim.world import REFUSED, Trip, World
@@ -49,6 +50,7 @@ def summary(name: str, world: World, slo: Slo) -> Json:
     good = judged(done, slo) if not classes else {one for group in classes for one in judged(completed(group.trips), group.slo)}
     met = [trip for trip in done if id(trip) in good]
     first = min((trip.arrival.at_s for trip in trips), default=0.0)
+    last = max((trip.arrival.at_s for trip in trips), default=0.0)
     whole = max((trip.ended_at for trip in trips), default=0.0) - first
     node_s = whole * len(world.machines)
     return {
@@ -58,7 +60,8 @@ def summary(name: str, world: World, slo: Slo) -> Json:
         "refused": sum(trip.outcome in REFUSED for trip in trips),
         "diverted": sum(trip.outcome is Outcome.DIVERTED for trip in trips),
         "goodput": ratio(len(good), len(trips)),
-        "good_per_s": per_s(met, first, max((trip.arrival.at_s for trip in trips), default=0.0)),
+        "good_per_s": per_s(met, first, last),
+        "good_work_per_s": per_s(met, first, last, weight),
         "ttft_s": spread([ttft(trip) for trip in done], (50, 90, 99)),
         "tpot_s": spread([value for trip in done if (value := tpot(trip)) is not None], (50, 99)),
         "itl_s": itl(world),
@@ -80,12 +83,16 @@ WARM = 0.1
 """Share of the time between first and last arrival in which the fleet fills."""
 
 
-def per_s(met: Sequence[Trip], first: float, last: float) -> float | None:
-    """Good answers a second, see above; over the whole time where all came at once."""
+def each(_: Trip) -> float:
+    return 1.0
+
+
+def per_s(met: Sequence[Trip], first: float, last: float, worth: Callable[[Trip], float] = each) -> float | None:
+    """Good answers a second, or what they are worth, see above; over the whole time where all came at once."""
     start, stop = first + WARM * (last - first), last
     if stop <= start:
         start, stop = first, max((trip.ended_at for trip in met), default=first)
-    return ratio(sum(inside(trip.first_at, trip.ended_at, start, stop) for trip in met), stop - start)
+    return ratio(sum(worth(trip) * inside(trip.first_at, trip.ended_at, start, stop) for trip in met), stop - start)
 
 
 def inside(begin: float, end: float, start: float, stop: float) -> float:
