@@ -11,7 +11,7 @@ import pytest
 from tests.playbook import call, flying
 
 from penstock import config
-from penstock.core.admission import GUESS_PER_S, HASTE, RETRY_LEAST_S, RETRY_MOST_S, Admission
+from penstock.core.admission import GUESS_PER_S, HASTE, RETRY_LEAST_S, RETRY_MOST_S, Admission, full
 from penstock.core.answers import FIRST
 from penstock.core.bands import Bands
 from penstock.core.classify import DEFAULT, TaskClass
@@ -86,6 +86,14 @@ def test_nodes_that_are_not_up_supply_nothing() -> None:
     assert admission().wait_s(among, 1, 2.0, 5.0) == 6.0
     among.nodes[1].state = "draining"
     assert admission().supply(among, 5.0).rate == 0.0 and admission().wait_s(among, 5, 10.0, 5.0) == 0.0
+
+
+def test_nodes_are_full_whose_streams_leave_little_time_for_prompts() -> None:
+    among = lane(2)
+    assert not full(among)
+    for node in among.nodes:
+        node.share = 0.3
+    assert full(among)
 
 
 def test_while_slots_are_full_the_wait_is_as_long_as_answers_take_to_end() -> None:

@@ -74,7 +74,7 @@ def test_memory_left_is_bounded_and_given_back_when_few_are_lost() -> None:
     for _ in range(1_000):
         made.short("small", True, 3.0)
     assert made.kept == KEPT_MOST
-    for _ in range(1_000):
+    for _ in range(5_000):
         made.short("small", False, 3.0)
     assert made.kept == 0.0
 
@@ -105,3 +105,12 @@ def test_what_was_predicted_and_not_used_is_given_back() -> None:
     assert made.rank("short", 2.0) == pytest.approx(0.1) and made.rank("long", 2.0) == pytest.approx(1.0)
     made.correct("nobody", 500.0, 1.0)
     assert "nobody" not in made.books.accounts
+
+
+def test_who_wants_more_and_was_given_less_than_others_that_do_leaves_no_room_though_it_is_above_the_mean_of_all() -> None:
+    made = Claims()
+    for tenant, tokens in (("hog", 9_000.0), ("middle", 3_000.0), *((f"small{number}", 10.0) for number in range(20))):
+        made.served(tenant, tokens, 0.0)
+    for tenant in ("hog", "middle", "small0"):
+        made.refuse(tenant, 2.0, 2.0)
+    assert made.ahead_of("middle", 4.0) is None and made.ahead_of("hog", 4.0) is not None

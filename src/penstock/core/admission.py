@@ -35,6 +35,8 @@ MOST_FLOORS = 0.9
 KEPT = 0.4
 """Share of the longest wait that is kept for those who were told to come back, while they do."""
 HIGHEST = 5
+FULL_SHARE = 0.5
+"""Nodes whose streams leave less of the time for prompts are full, though they may have slots and memory."""
 GUESS_PER_S = 8.0
 """Answers a second of a node that has given none."""
 LEAST_SHARE = 0.1
@@ -139,7 +141,7 @@ class Admission:
             self._bands(flight, now).note(flight.request.prompt_tokens, refusal is None, room_s, now)
             if flight.account is not None and refusal is not None:
                 self._claims(flight).refuse(flight.request.tenant, room_s, now)
-            if flight.account is not None and lane.blocked:
+            if flight.account is not None and full(lane):
                 self._claims(flight).short(flight.request.tenant, refusal is not None, now)
         return refusal
 
@@ -161,7 +163,7 @@ class Admission:
     def withdrawn(self, flight: Flight, now: float) -> None:
         """It was admitted and not served after all."""
         self._bands(flight, now).withdrawn(flight.request.prompt_tokens)
-        if flight.account is not None and flight.lane.blocked and flight.due < inf:
+        if flight.account is not None and flight.due < inf and full(flight.lane):
             self._claims(flight).short(flight.request.tenant, True, now)
 
     def served(self, flight: Flight, now: float) -> None:
@@ -266,3 +268,8 @@ class Admission:
         if not most:
             return sum(min(GUESS_PER_S, node.limit) for node in lane.nodes if node.state == "up")
         return max(mine, most - (every - mine), LEAST_SHARE * most)
+
+
+def full(lane: Lane) -> bool:
+    """Whether what runs on the nodes is what keeps others out: in their memory, or in the time between its tokens."""
+    return lane.blocked or sum(node.share for node in lane.nodes) < FULL_SHARE * len(lane.nodes)

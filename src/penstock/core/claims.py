@@ -5,9 +5,9 @@ a tenant that was given more than the mean, and than another with recent refusal
 one would still fit behind it. Counters are as those of `core.fairness`, but nobody is lifted: whoever asks seldom is served in
 full, as long as what it asks for is less than its share.
 
-Where memory is what is short, a request fits or does not within its short deadline, and no order of the queue helps who finds it
-full. So there the most served tenants leave some of it free, as trunks are reserved in telephone networks: as much
-as lets the requests of those that were served much less find room.
+Where memory is what is short, or the time that streams leave for prompts, a request fits or does not within its short deadline,
+and no order of the queue helps who finds it full. So there the most served tenants leave some of it free, as trunks are
+reserved in telephone networks: as much as lets the requests of those that were served much less find room.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ RECENT_S = 30.0
 TOLERANCE = 0.05
 ROOM = 0.7
 """Share of that room which those who are served more may fill: what is refused comes in bursts."""
-KEPT_MOST = 0.04
+KEPT_MOST = 0.3
 """Of a node's memory, at most so much is kept free of those who are served most."""
 LOST = 0.05
 """Share of the requests of those who are served less that may be lost for want of memory: with none, much would lie idle."""
@@ -51,14 +51,14 @@ class Claim:
 
 
 class Claims:
-    __slots__ = ("books", "kept", "known", "levelled_at", "mean", "most", "refused", "shared")
+    __slots__ = ("books", "kept", "known", "levelled_at", "mean", "most", "refused", "shared", "wanting")
 
     def __init__(self) -> None:
         self.books = Fairness()
         self.refused = Ranks(self.books)
         self.known: dict[Account, Claim] = {}
         self.shared = Bands()
-        self.levelled_at, self.mean, self.most = -inf, 0.0, 0.0
+        self.levelled_at, self.mean, self.most, self.wanting = -inf, 0.0, 0.0, 0.0
         self.kept = 0.0
         """Where memory is short, the share of it that the most served tenant has to leave free; others less, as they were given less."""
 
@@ -113,17 +113,18 @@ class Claims:
         return self.kept * rank
 
     def short(self, tenant: str, lost: bool, now: float) -> None:
-        """Memory is short, and a request of the tenant was admitted, or lost: keep so much free that few of the modest ones' are."""
+        """Nodes are full, and a request of the tenant was admitted, or lost: keep so much free that few of the modest ones' are."""
         if self.rank(tenant, now) < MODEST:
             self.kept = min(KEPT_MOST, max(0.0, self.kept + STEP * (lost - LOST)))
 
     def ahead_of(self, tenant: str, now: float) -> float | None:
         """How long a request of the tenant that is served least, and was refused, could wait, if this tenant has to leave it room.
 
-        One that was given less than the mean never has to: what those below it do not use belongs to all.
+        One that was given less than the mean never has to, nor less than the mean of those that want more: what others do not
+        use belongs to all.
         """
         counter = self.books.account(tenant, now).counter
-        if counter <= self._level(now):
+        if counter <= max(self._level(now), self.wanting * self.books.scale(now)):
             return None
         least = self._least(now)
         if least is None or counter <= least.counter * (1.0 + TOLERANCE):
@@ -137,6 +138,8 @@ class Claims:
                 self.kept *= 0.5 ** ((now - self.levelled_at) / KEPT_HALF_LIFE_S)
             self.levelled_at = now
             counters = [account.counter for account, claim in self.known.items() if now - claim.seen_at <= RECENT_S]
+            wanting = [account.counter for account, claim in self.known.items() if now - claim.refused_at <= RECENT_S]
+            self.wanting = sum(wanting) / len(wanting) / self.books.scale(now) if wanting else 0.0
             self.mean = sum(counters) / len(counters) / self.books.scale(now) if counters else 0.0
             self.most = max(counters) / self.books.scale(now) if counters else 0.0
         return self.mean * self.books.scale(now)
