@@ -84,7 +84,7 @@ def test_what_a_fleet_can_do_becomes_usual() -> None:
 def test_the_more_is_asked_for_beyond_what_the_fleet_can_do_the_more_is_kept() -> None:
     levels = []
     for total in (1.0, 1.1, 1.3, 1.6):
-        fleet = Fleet(0.7 * total * NODES, others=0.3 * total * NODES / 9)
+        fleet = Fleet(0.85 * total * NODES, others=0.15 * total * NODES / 9)
         fleet.passes(START_S + 60.0)
         levels.append(fleet.flood.level)
     assert levels[0] == 0.0 and levels[-1] == 1.0
@@ -102,7 +102,7 @@ def test_a_moment_of_overload_is_none() -> None:
 
 
 def test_where_need_is_not_known_long_waits_tell() -> None:
-    fleet = Fleet(0.1, others=0.01)
+    fleet = Fleet(0.1, others=0.002)
     fleet.accounts[0].rich = True
     fleet.passes(1.0)
     assert fleet.flood.level < 0.2
@@ -132,3 +132,10 @@ def test_steps_on_what_is_kept_are_longer_by_no_more_than_asked(others: float, n
     if kept < nodes - 1:
         assert 1.0 - others * nodes / kept >= (1.0 - others) / (1.0 + slower) - 1e-9
     assert busy_most(others, slower) >= others
+
+
+def test_a_large_tenant_that_asks_for_little_more_than_all_others_floods_nobody_however_long_it_waits() -> None:
+    fleet = Fleet(0.6 * 1.5 * NODES, others=0.4 * 1.5 * NODES / 9)
+    fleet.accounts[0].rich = True
+    fleet.passes(START_S + 120.0)
+    assert fleet.flood.level == 0.0 and fleet.kept() == 0

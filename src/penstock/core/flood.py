@@ -4,8 +4,9 @@ A step that computes nothing but one token for each of its streams lasts `c0 / (
 node's time that its streams and prompts take beyond `c0`: each stream makes the step longer, and longer steps leave more
 streams on the node. So what tenants need, in node seconds a second, tells how much longer the steps of others become.
 
-A tenant may be large, and the fleet busy: that alone is no flood. It is one when a large tenant's need rises far above what
-is usual for it, or when the fleet is asked for more than it can do; the more and the longer, the more is kept.
+A tenant may be large, and the fleet busy or too small: that alone is no flood, and keeping nodes for others costs work. It is
+one when large tenants ask for many times what all others do, and far more than is usual for them, or more than the fleet can do;
+the more and the longer, the more is kept.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ USUAL_S = 300.0 / log(2.0)
 """Over how long it becomes usual: half of it in five minutes."""
 START_S = 10.0
 """How long it takes to see what is usual."""
+DOMINANT = 2.0
+"""Large tenants flood only if they ask for this many times what all others ask for."""
 SURGE, OUTRIGHT = 2.0, 4.0
-"""Tenants surge that ask for this many times what is usual for them; at the start, for this many times what all others ask for."""
+"""Those surge that ask for this many times what is usual for them; at the start, for this many times what all others ask for."""
 LARGE = 1.5
 """A tenant is large that asks for more than its share and for this many times the mean of the others."""
 STAY = 0.8
@@ -65,11 +68,15 @@ class Flood:
         waits = any(account.rich for account in accounts)
         self.patience += (1.0 - exp(-passed_s / PATIENCE_S)) * (waits - self.patience)
         found = large(accounts, need_s, share_s)
+        of_large = sum(account.need_s for account in found)
         if known:
             surges = asked > FULL and any(account.need_s > SURGE * account.usual_s for account in found)
         else:
-            of_large = sum(account.need_s for account in found)
             surges = of_large > OUTRIGHT * (need_s - of_large) > 0.0
+        of_large = sum(account.need_s for account in accounts if account.rich or account in found)
+        if not of_large > DOMINANT * (need_s - of_large) > 0.0:
+            self.level = 0.0
+            return found
         over = min(1.0, max(0.0, asked - 1.0) / EXCESS) if self.debt_s > DEBT_S else 0.0
         self.level = 1.0 if surges else max(over, self.patience)
         return found
