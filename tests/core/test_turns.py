@@ -8,6 +8,7 @@ from tests.playbook import NOTHING, Play, build, call, forward
 
 from penstock.config import Class, Node, Policy, Range, When
 from penstock.core import Core
+from penstock.core.claims import Claims
 from penstock.events import Arrived, Cancelled, ConfigReplaced, Finished, FirstToken, Forward, Progress, Reject
 from penstock.facts import Outcome
 from penstock.knobs import Knobs
@@ -120,6 +121,17 @@ def test_what_was_predicted_and_not_written_is_given_back(end: Finished | Cancel
     expected = 2 * (predicted - 7) if isinstance(end, Finished) else 2 * predicted + 100
     assert given_back == pytest.approx(expected, rel=0.01), "who was cancelled before its first token was given nothing"
     assert core.books.accounts["a"].flights == core.books.accounts["a"].running == 0
+
+
+@pytest.mark.parametrize("end", [Finished(1, output_tokens=7), Cancelled(1)])
+def test_admission_takes_back_only_what_it_was_charged(end: Finished | Cancelled) -> None:
+    core = build(Node(name="a", url="http://127.0.0.1:9"))
+    core.handle(Arrived(call(9, tenant="b", tokens=100)), 0.0)
+    core.handle(Arrived(call(1, tenant="a", tokens=100)), 0.0)
+    claims = core.flights[1].lane.claims[3] = Claims()
+    claims.served("a", 1_000.0, 0.0)
+    core.handle(end, 0.1)
+    assert claims.books.service(claims.books.accounts["a"], 0.0) == pytest.approx(1_000.0)
 
 
 def test_the_lowest_class_keeps_its_floor_under_a_flood_of_the_highest() -> None:

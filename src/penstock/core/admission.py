@@ -171,6 +171,7 @@ class Admission:
         claims = flight.lane.claims.get(flight.priority)
         if claims is not None:
             claims.served(flight.request.tenant, cost(flight), now)
+            flight.claims = claims
 
     def _bands(self, flight: Flight, now: float) -> Bands:
         if flight.account is not None:

@@ -57,12 +57,8 @@ def produced(books: Fairness, node: Node, flights: Mapping[int, Flight], now: fl
         if flight.first >= 0.0 and flight.account is not None and flight.charged >= 0.0:
             tokens = (now - flight.first) / itl_s
             if tokens > flight.charged:
-                more = OUTPUT_WEIGHT * (tokens - flight.charged)
+                correct(books, flight, OUTPUT_WEIGHT * (tokens - flight.charged), now)
                 flight.charged = tokens
-                books.charge(flight.account, more, now)
-                claims = flight.lane.claims.get(flight.priority)
-                if claims is not None:
-                    claims.correct(flight.request.tenant, more, now)
 
 
 def settle(books: Fairness, flight: Flight, output_tokens: int, now: float) -> None:
@@ -77,10 +73,14 @@ def settle(books: Fairness, flight: Flight, output_tokens: int, now: float) -> N
         output_tokens = int((now - flight.first) / itl_s) if flight.first >= 0.0 and itl_s > 0.0 else 0
     # A stream that was stopped before its first token was given nothing.
     prompt = float(flight.request.prompt_tokens) if stopped and flight.first < 0.0 and flight.request.stream else 0.0
-    books.charge(account, -OUTPUT_WEIGHT * flight.charged - prompt, flight.forwarded)
-    books.charge(account, OUTPUT_WEIGHT * output_tokens, 0.5 * (flight.forwarded + now))
-    claims = flight.lane.claims.get(flight.priority)
-    if claims is not None:
-        claims.correct(flight.request.tenant, -OUTPUT_WEIGHT * flight.charged - prompt, flight.forwarded)
-        claims.correct(flight.request.tenant, OUTPUT_WEIGHT * output_tokens, 0.5 * (flight.forwarded + now))
-    flight.charged = -1.0
+    correct(books, flight, -OUTPUT_WEIGHT * flight.charged - prompt, flight.forwarded)
+    correct(books, flight, OUTPUT_WEIGHT * output_tokens, 0.5 * (flight.forwarded + now))
+    flight.charged, flight.claims = -1.0, None
+
+
+def correct(books: Fairness, flight: Flight, tokens: float, at: float) -> None:
+    """More or less than what was charged when it was dispatched, wherever it was."""
+    if flight.account is not None:
+        books.charge(flight.account, tokens, at)
+    if flight.claims is not None:
+        flight.claims.correct(flight.request.tenant, tokens, at)

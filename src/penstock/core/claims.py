@@ -25,7 +25,7 @@ ROOM = 0.7
 KEPT_MOST = 0.3
 """Of a node's memory, at most so much is kept free of those who are served most."""
 LOST = 0.05
-"""Share of the requests of those who are served less that may be lost for want of memory: with none, much would lie idle."""
+"""Share of the requests of those who are served less that may be lost where nodes are full: with none, much would lie idle."""
 STEP = 2e-3
 KEPT_HALF_LIFE_S = 300.0
 """Of what is kept while none of them come."""
@@ -60,7 +60,7 @@ class Claims:
         self.shared = Bands()
         self.levelled_at, self.mean, self.most, self.wanting = -inf, 0.0, 0.0, 0.0
         self.kept = 0.0
-        """Where memory is short, the share of it that the most served tenant has to leave free; others less, as they were given less."""
+        """Where nodes are full, the share of memory that the most served tenant leaves free; others less, as they were given less."""
 
     def claim(self, tenant: str, now: float) -> Claim:
         account = self.books.account(tenant, now)
@@ -81,7 +81,7 @@ class Claims:
         self.books.charge(claim.account, tokens, now)
 
     def correct(self, tenant: str, tokens: float, at: float) -> None:
-        """What was predicted for a request is taken back, what it took is added."""
+        """A request took more than it was charged, or less: then `tokens` are negative."""
         account = self.books.accounts.get(tenant)
         if account is not None:
             self.books.charge(account, tokens, at)
@@ -109,6 +109,7 @@ class Claims:
         """The share of a node's memory that a request of the tenant has to leave free."""
         if not self.kept:
             return 0.0
+        # Looked at first: that lets what is kept fade.
         rank = self.rank(tenant, now)
         return self.kept * rank
 

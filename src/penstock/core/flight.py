@@ -12,6 +12,7 @@ from penstock.facts import Request
 from penstock.policy.views import FlightView
 
 if TYPE_CHECKING:
+    from penstock.core.claims import Claims
     from penstock.core.fairness import Account
     from penstock.core.fleet import Node
     from penstock.core.lane import Lane
@@ -22,8 +23,8 @@ SPARE_S = 0.2
 
 UNKNOWN = Lengths().start
 OWN = (
-    "account", "attempt", "by_end", "charged", "claim", "clock", "counted", "done_at", "drawn", "ends", "expires", "first", "forwarded",
-    "grace_s", "key", "ladder", "lane", "length", "node", "owed", "payer", "prompt_kv", "queued", "quota", "rank", "ready_at",
+    "account", "attempt", "by_end", "charged", "claim", "claims", "clock", "counted", "done_at", "drawn", "ends", "expires", "first",
+    "forwarded", "grace_s", "key", "ladder", "lane", "length", "node", "owed", "payer", "prompt_kv", "queued", "quota", "rank", "ready_at",
     "recalls", "returns", "rung", "shares", "taken", "tried", "twin", "uncached", "usual", "waiting", "waits",
 )  # fmt: skip
 SEEN = ("arrived", "due", "model", "output", "own_s", "priority", "request", "task")
@@ -115,6 +116,8 @@ class Flight(FlightView):
         """Its blocks are counted apart, once for all that hold them."""
         self.clock = -1.0
         """The node's count of tokens at its first."""
+        self.claims: Claims | None = None
+        """Admission's books, where it was charged to them too."""
         self.claim: Node | None = None
         """The node that keeps memory for it."""
 
