@@ -106,13 +106,13 @@ class Admission:
             spare = 1.0 - min(MOST_FLOORS, lane.queue.promised_share(flight.task.name)) if lane.queue.floors.shares else 1.0
             if flight.account is not None and flight.account.rich and flight.priority <= min(lane.claims, default=HIGHEST):
                 spare *= 1.0 - min(0.5, self.books.others_s / len(lane.nodes))
-            predicted = self.wait_s(lane, ahead, ahead_s / spare, now) + base_s + flight.own_s
+            supply = self.supply(lane, now, flight.by_end, spare)
+            predicted = self.wait_s(lane, ahead, ahead_s, now, supply) + base_s + flight.own_s
             if left < inf:
-                supply = self.supply(lane, now, flight.by_end, spare)
                 breaks = lane.queue.slack_after(flight.priority, flight.key, ahead_s + flight.own_s * margin, supply) < 0
                 # What waits of lower priorities is in the way of nobody that has a claim here.
                 all_count, all_s = lane.queue.ahead(flight.priority, inf)
-                after_s = self.wait_s(lane, all_count, (all_s + flight.own_s) * margin / spare, now)
+                after_s = self.wait_s(lane, all_count, (all_s + flight.own_s) * margin, now, supply)
                 bands = self._bands(flight, now)
                 crowds = supply.rate > 0 and bands.crowds_out(flight.request.prompt_tokens, after_s)
                 if not bands.is_cheap(flight.request.prompt_tokens, flight.own_s):
@@ -222,11 +222,12 @@ class Admission:
             return Supply.flat(share * sum(node.share for node in lane.nodes if node.state == "up"), now)
         return Supply(lane.nodes, now, share)
 
-    def wait_s(self, lane: Lane, ahead: int, ahead_s: float, now: float) -> float:
-        """Predicted wait behind `ahead` requests that need `ahead_s` seconds of prefill."""
+    def wait_s(self, lane: Lane, ahead: int, ahead_s: float, now: float, supply: Supply | None = None) -> float:
+        """Predicted wait behind `ahead` requests that need `ahead_s` seconds of prefill, of all that there is or of `supply`."""
         if (ends_per_s := per_s(lane.nodes)) > 0:
             return self._until_ended(lane, ahead + 1, ends_per_s)
-        supply = self.supply(lane, now)
+        if supply is None:
+            supply = self.supply(lane, now)
         wait = supply.when(ahead_s) - now if supply.rate else 0.0
         if lane.blocked and lane.drain_s and not cold(lane.nodes):
             wait = max(wait, (ahead + 1) * lane.drain_s)
