@@ -85,6 +85,27 @@ class Key(Part, frozen=True, kw_only=True):
     """Requests it may have under way at once."""
 
 
+class Engine(StrEnum):
+    """The kinds of engine that are known by name."""
+
+    AUTO = "auto"
+    VLLM = "vllm"
+    SGLANG = "sglang"
+    LLAMA_CPP = "llama.cpp"
+    TENSORRT_LLM = "tensorrt-llm"
+    OLLAMA = "ollama"
+    OPENAI = "openai"
+    """Any URL that speaks OpenAI's API, hosted ones among them."""
+    DEEPSEEK = "deepseek"
+    """DeepSeek's own API."""
+
+
+class Role(StrEnum):
+    BOTH = "both"
+    PREFILL = "prefill"
+    DECODE = "decode"
+
+
 class Node(Part, frozen=True, kw_only=True):
     name: Name
     """Its name in metrics, in pools and in `x-penstock-node`."""
@@ -104,6 +125,20 @@ class Node(Part, frozen=True, kw_only=True):
     """Tokens of KV memory it has."""
     profile: str | None = None
     """Name of a shipped profile, for KV size and starting rates."""
+    engine: Engine = Engine.AUTO
+    """What kind of engine it is: its metrics' names, its health page, how it says "busy", what it can continue; `auto` finds out."""
+    labels: dict[str, str] = {}
+    """Anything that pools choose nodes by, and that the score `locality` compares: `zone: a`."""
+    cost: Annotated[float, Meta(ge=0)] = 0.0
+    """What serving there costs, in any unit, beside the other nodes'; the score `cost` prefers less."""
+    capacity: Positive = 1.0
+    """How much it can do beside the others; its share of what is hashed."""
+    role: Role = Role.BOTH
+    """`prefill` nodes compute prompts for `decode` nodes, which fetch the KV memory from them."""
+    kv_events: Annotated[str, Meta(pattern="^(tcp|ipc)://.+$")] | None = None
+    """Where vLLM publishes what its cache holds (ZMQ, `--kv-events-config`)."""
+    kv_replay: Annotated[str, Meta(pattern="^(tcp|ipc)://.+$")] | None = None
+    """Where it sends again what was missed of that."""
 
 
 class Range(Part, frozen=True, kw_only=True):
@@ -130,6 +165,10 @@ class When(Part, frozen=True, kw_only=True):
     """Whether a streamed answer was asked for."""
     prompt_tokens: Range | None = None
     """Estimated size of the prompt."""
+    difficulty: Range | None = None
+    """How much is asked of the model, 0 to 1: as the caller says in `metadata.difficulty`, else an estimate."""
+    session: str | None = None
+    """What the caller says with `x-penstock-session`, or with `prompt_cache_key`."""
     header: dict[str, Test] = {}
     """Request headers by name."""
     metadata: dict[str, Test] = {}
@@ -141,6 +180,8 @@ class Rung(StrEnum):
 
     WAIT = "wait"
     """Wait in the queue, with place and time told."""
+    SIBLING = "sibling"
+    """The pool that its own pool names as `fallback`."""
     CACHE = "cache"
     """An answer given before to the very same request of the same tenant."""
     SMALLER = "smaller"
@@ -149,6 +190,13 @@ class Rung(StrEnum):
     """202 and a durable job to ask for later."""
     REJECT = "reject"
     """A refusal that says when to come back."""
+
+
+class OnLoss(StrEnum):
+    CONTINUE = "continue"
+    """Go on elsewhere from where it broke off, where that can be exact; else as `fail`."""
+    FAIL = "fail"
+    """End with a typed error event."""
 
 
 class Class(Part, frozen=True, kw_only=True):
@@ -176,14 +224,31 @@ class Class(Part, frozen=True, kw_only=True):
     """Share of the fleet's work that the class keeps, however much of higher priority waits."""
     ladder: tuple[Rung, ...] = ()
     """What to try, in order; empty: the configuration's `ladder`."""
+    on_loss: OnLoss = OnLoss.CONTINUE
+    """What becomes of a stream whose engine is lost after its first byte."""
+
+
+class PoolWhen(When, frozen=True, kw_only=True):
+    """What a request must match to belong to a pool, all of it."""
+
+    task: str | None = msgspec.field(default=None, name="class")
+    """The name of its task class; a glob."""
 
 
 class Pool(Part, frozen=True, kw_only=True):
-    """A named group of nodes that serves some models."""
+    """A named group of nodes. A request goes to the first pool whose rule it matches and whose nodes serve its model."""
 
     name: Name
-    nodes: tuple[str, ...]
+    nodes: tuple[str, ...] = ()
+    """Its nodes by name."""
+    labels: dict[str, str] = {}
+    """Nodes with all of these labels belong to it, too."""
     models: tuple[str, ...] = ()
+    """Models that are served here; empty: those that its nodes serve."""
+    when: PoolWhen = PoolWhen()
+    """Which requests are served here; empty: all of its models."""
+    fallback: Name | None = None
+    """The pool that the rung `sibling` tries."""
 
 
 class Policy(Part, frozen=True, kw_only=True):
@@ -231,7 +296,9 @@ class Limits(Part, frozen=True, kw_only=True):
     connect_s: Positive = 2.0
     """Time to connect to an engine."""
     first_byte_s: Positive = 600.0
-    """Longest time an engine may take to begin an answer."""
+    """Longest time an engine may take to begin an answer that is not streamed."""
+    first_token_s: Positive = 30.0
+    """Longest time an engine may take to begin a streamed one; longer where its prompt is predicted to take more than half of it."""
     idle_s: Positive = 30.0
     """Longest silence inside a streamed answer."""
     write_s: Positive = 30.0
@@ -287,6 +354,53 @@ class Idempotency(Part, frozen=True, kw_only=True):
     """Memory for answers."""
 
 
+class Names(Part, frozen=True, kw_only=True):
+    """Nodes found by a name in DNS: one for each address."""
+
+    name: Annotated[str, Meta(pattern="^[A-Za-z0-9]([A-Za-z0-9.-]{0,252})$")]
+    """Host name; each of its addresses is a node."""
+    port: Annotated[int, Meta(ge=1, le=65535)] = 8000
+    """Port of all of them."""
+    tls: bool = False
+    """Speak HTTPS to them, by that name."""
+    models: tuple[str, ...] = ()
+    """As in `nodes`, for all of them; so are the following."""
+    key_env: str | None = None
+    """Environment variable with the key to send them."""
+    max_running: Count | None = None
+    """Requests that each is given at once at most."""
+    kv_tokens: Count | None = None
+    """Tokens of KV memory each has."""
+    profile: str | None = None
+    """Name of a shipped profile."""
+    engine: Engine = Engine.AUTO
+    """What kind of engine they are."""
+    labels: dict[str, str] = {}
+    """What pools choose them by."""
+
+
+class Discovery(Part, frozen=True, kw_only=True):
+    """Nodes beside those in `nodes`, which come and go while the gateway runs."""
+
+    file: str | None = None
+    """YAML or JSON file with a list of nodes, each as in `nodes`; read again when it changes."""
+    dns: tuple[Names, ...] = ()
+    """Names to look up again and again."""
+    every_s: Positive = 5.0
+    """Seconds between looks."""
+
+
+class Reasoning(Part, frozen=True, kw_only=True):
+    """What models think before they answer, in one form whatever the engine."""
+
+    normalise: bool = True
+    """Move `<think>` text, and other engines' fields, to `reasoning_content`."""
+    bytes: Count = 33_554_432
+    """Memory for the reasoning behind tool calls, which is put back where a client dropped it."""
+    age_s: Positive = 3_600.0
+    """How long that is kept."""
+
+
 class Config(Part, frozen=True, kw_only=True):
     listen: Listen = Listen()
     """Where callers come."""
@@ -303,7 +417,11 @@ class Config(Part, frozen=True, kw_only=True):
     classes: tuple[Class, ...] = ()
     """Task classes, in the order they are tried."""
     pools: tuple[Pool, ...] = ()
-    """Groups of nodes for some models."""
+    """Groups of nodes, with rules for what is served where; in the order they are tried."""
+    discovery: Discovery = Discovery()
+    """Nodes that come and go."""
+    reasoning: Reasoning = Reasoning()
+    """How what models think is passed on."""
     policy: Policy = msgspec.field(default_factory=Policy)
     """How it is decided."""
     knobs: Knobs = Knobs()

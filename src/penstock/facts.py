@@ -89,6 +89,8 @@ class Request(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A durable job can be made of it."""
     patient: bool = False
     """A durable job: it has no deadline and waits as long as it takes."""
+    difficulty: float = 0.0
+    """How much it asks of the model, 0 to 1: said by the caller, else an estimate."""
 
 
 class Signals(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

@@ -28,6 +28,10 @@ class Knobs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     preempt: Annotated[int, Meta(ge=0, le=1, description="1: a request that has shown nothing yet is called back for one of a higher class that would be late otherwise")] = 1
     recalls: Annotated[int, Meta(ge=0, le=100, description="times a request may be called back")] = 5
     hedge_share: Annotated[float, Meta(ge=0, le=1, description="work, as a share of all, that may be done by second tries of overdue requests; 0: none")] = 0.05
+    hash_bound: Annotated[float, Meta(ge=1, le=100, description="how far above its share of the load a node may be before hashing passes it over")] = 1.25
+    slow_factor: Annotated[float, Meta(ge=1, le=1e6, description="a node this much slower than the middle one of its pool is given little work")] = 3.0
+    eject_share: Annotated[float, Meta(ge=0, le=1, description="most of a pool that slowness and breakers may take out; beyond, all are used (panic)")] = 0.5
+    join_s: Annotated[float, Meta(ge=0, le=3600, description="seconds in which a node that has come, or come back, grows into its full share of work")] = 10.0
     breaker_failures: Annotated[int, Meta(ge=1, le=1000, description="failures in a row that open a node's breaker")] = 5
     breaker_successes: Annotated[int, Meta(ge=1, le=1000, description="successes that close it again")] = 2
     breaker_open_s: Annotated[float, Meta(gt=0, le=3600, description="seconds an open breaker waits before it lets a request try")] = 30.0
