@@ -60,12 +60,20 @@ class Choice:
     def events(self, until: int) -> bytes:
         """The tokens not yet written, up to `until`, an event each."""
         first, self.sent = self.sent, until
+        if not self.part.output_tokens:
+            return b""
         if until - first == 1:
             before = self._content if first >= self.part.reasoning_tokens else self._thought
-            return b"%b%b%b" % (before, self._voice.word(first), self._tail)
+            return b"%b%b%b" % (before, self._word(first), self._tail)
         thoughts, content, thought, tail = self.part.reasoning_tokens, self._content, self._thought, self._tail
-        word = self._voice.word
+        word = self._word
         return b"".join([b"%b%b%b" % (content if at >= thoughts else thought, word(at), tail) for at in range(first, until)])
+
+    def _word(self, index: int) -> bytes:
+        return self.part.rest if not index and self.part.rest else self._voice.word(self.part.begun + index)
+
+    def _words(self, first: int, last: int) -> bytes:
+        return b"".join([self._word(index) for index in range(first, last)])
 
     def opening(self) -> bytes:
         return b'%b"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}]}\n\n' % self.head
@@ -76,7 +84,7 @@ class Choice:
 
     def whole(self) -> bytes:
         """The choice in an answer that is not streamed."""
-        part, words = self.part, self._voice.words
+        part, words = self.part, self._words
         content = words(part.reasoning_tokens, part.output_tokens)
         end = b'"logprobs":null,"finish_reason":"%b"}' % self.reason
         if not self.answer.chat:

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 import msgspec
 from msgspec import Raw
 
-from penstock.engine import text
+from penstock.engine import begun, text
 from penstock.errors import CallError
 from penstock.wire import prompt as prompts
 
@@ -54,6 +54,7 @@ class Body(msgspec.Struct):
     chat_template_kwargs: Template | None = None
     dimensions: int | None = None
     encoding_format: str | None = None
+    continue_final_message: bool | None = None
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -61,12 +62,17 @@ class Part(msgspec.Struct, frozen=True):
 
     seed: int
     prompt_tokens: int
+    """With what another engine wrote of the answer."""
     output_tokens: int
     reasoning_tokens: int
     """Those of the output tokens that come first and are thoughts."""
     stopped: bool
     """The answer came to its own end before the caller's limit."""
     blocks: tuple[int, ...]
+    begun: int = 0
+    """Tokens of the answer that were written elsewhere."""
+    rest: bytes = b""
+    """What is left of the first token, where a part of it was written elsewhere."""
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -98,16 +104,18 @@ def read(chat: bool, body: bytes, models: tuple[str, ...], context_tokens: int) 
     if not raw or (chat and (raw[0] != 0x5B or not _list(raw))):
         raise CallError(400, "invalid_request", f"{'messages' if chat else 'prompt'}: a non-empty value is required")
     thinks = chat and _thinks(asked)
-    sizes = [prompts.tokens(one, len(bytes(asked.tools))) for one in each]
+    starts = [_begun(asked, chat, one) if len(each) == 1 else begun.Begun(one) for one in each]
+    sizes = [prompts.tokens(start.prompt, len(bytes(asked.tools))) + start.tokens for start in starts]
     tools = asked.tools if bytes(asked.tools) else None
     parts: list[Part] = []
-    for one, size in zip(each, sizes, strict=True):
-        blocks = prompts.blocks(one, asked.model, tools, 0)
+    for start, size in zip(starts, sizes, strict=True):
+        blocks = prompts.blocks(start.prompt, asked.model, tools, 0)
         for _ in range(asked.n or 1):
-            seed = text.seed(one, len(parts))
-            tokens, stopped = _length(asked, chat, seed, thinks, size, context_tokens)
-            thoughts = min(tokens, text.reasoning_tokens(seed)) if thinks else 0
-            parts.append(Part(seed, size, tokens, thoughts, stopped, blocks))
+            seed = text.seed(start.prompt, len(parts))
+            thoughts = text.reasoning_tokens(seed) if thinks else 0
+            length, stopped = _length(asked, chat, text.natural_tokens(seed) + thoughts - start.tokens, size, context_tokens)
+            thoughts = min(length, max(0, thoughts - start.tokens))
+            parts.append(Part(seed, size, length, thoughts, stopped, blocks, start.tokens, start.rest))
     usage = bool(asked.stream_options and asked.stream_options.include_usage)
     return Call(asked.model, bool(asked.stream), usage, sum(sizes), tuple(parts))
 
@@ -155,8 +163,17 @@ def _thinks(asked: Body) -> bool:
     return fnmatchcase(asked.model.lower(), "*r1*")
 
 
-def _length(asked: Body, chat: bool, seed: int, thinks: bool, prompt_tokens: int, context_tokens: int) -> tuple[int, bool]:
-    """Output tokens, and whether the answer ended by itself."""
+def _begun(asked: Body, chat: bool, prompt: bytes) -> begun.Begun:
+    """The prompt, and what of the answer stands behind it already."""
+    if (asked.n or 1) > 1:
+        return begun.Begun(prompt)
+    if not chat:
+        return begun.of_completion(prompt)
+    return (begun.of_chat(prompt) if asked.continue_final_message else None) or begun.Begun(prompt)
+
+
+def _length(asked: Body, chat: bool, natural: int, prompt_tokens: int, context_tokens: int) -> tuple[int, bool]:
+    """Output tokens, and whether the answer ended by itself. `natural` is how long it would be if nothing limited it."""
     room = context_tokens - prompt_tokens
     given = asked.max_completion_tokens if asked.max_completion_tokens is not None else asked.max_tokens
     if given is not None and given < 1:
@@ -170,8 +187,7 @@ def _length(asked: Body, chat: bool, seed: int, thinks: bool, prompt_tokens: int
     least = asked.min_tokens or 0
     if least > limit:
         raise CallError(400, "invalid_request", f"min_tokens must be at most max_tokens={limit}, got {least}.", field="min_tokens")
-    natural = text.natural_tokens(seed) + (text.reasoning_tokens(seed) if thinks else 0)
     if asked.ignore_eos and given is not None:
         return limit, False
-    length = max(natural, least)
+    length = max(natural, least, 0)
     return (length, True) if length <= limit else (limit, False)

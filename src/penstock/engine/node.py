@@ -31,6 +31,8 @@ _KINDS = {
     500: "InternalServerError",
 }
 _LOOPBACK = ("127.", "::1")
+OWNER = "penstock-engine"
+"""Whose the models are, in their list: that a gateway may know what this engine can do."""
 
 
 def error(status: int, message: str, field: str | None = None) -> bytes:
@@ -138,7 +140,8 @@ class Node:
             id, part = self._next_id(), choice.part
             ids.append(id)
             self._live[id] = choice
-            self.engine.submit(Sequence(id, part.prompt_tokens, part.output_tokens, part.blocks), now)
+            # Nothing may be left to say but that it is over, which the end-of-text token does.
+            self.engine.submit(Sequence(id, part.prompt_tokens, part.output_tokens or 1, part.blocks), now)
         exchange.on_cancel = lambda: self._cancel(ids)
         exchange.on_resume = answer.resume
         if answer.cut_after is not None:
@@ -169,7 +172,7 @@ class Node:
 
     def _list(self, exchange: Exchange) -> None:
         listed = [
-            {"id": name, "object": "model", "created": self._created, "owned_by": "penstock", "root": name, "max_model_len": self._context}
+            {"id": name, "object": "model", "created": self._created, "owned_by": OWNER, "root": name, "max_model_len": self._context}
             for name in self.models
         ]
         exchange.respond(200, JSON, msgspec.json.encode({"object": "list", "data": listed}))
