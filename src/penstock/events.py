@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from penstock.config import Config
-from penstock.facts import Failure, Outcome, Request, Signals
+from penstock.facts import Failure, Form, Outcome, Request, Signals
 from penstock.knobs import Knobs
 
 
@@ -53,9 +53,13 @@ class Failed(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag="fai
     id: int
     failure: Failure
     started: bool = False
-    """Bytes of the answer had reached the caller: it cannot be tried elsewhere."""
+    """Bytes of the answer had reached the caller: it cannot be tried anew elsewhere."""
     node: str = ""
     """The node that failed it; empty where there is only one."""
+    form: Form | None = None
+    """Of an answer that had started: what another node must be able to go on with; None where none can, exactly."""
+    emitted_tokens: int = 0
+    """What the caller has of such an answer, from all nodes that wrote it."""
 
 
 class Cancelled(msgspec.Struct, frozen=True, gc=False, tag="cancelled"):

@@ -53,6 +53,18 @@ class Failure(StrEnum):
     """A 5xx answer other than "busy"."""
     BUSY = "busy"
     """429 or 503: the node is alive and full."""
+    REFUSED = "refused"
+    """It would not go on, or not exactly, with an answer that another node began."""
+
+
+class Form(StrEnum):
+    """What there is of an answer that broke off, and that a node must know how to go on with."""
+
+    CHAT = "chat"
+    """An assistant's message."""
+    THOUGHTS = "thoughts"
+    """One with what was thought before it, or only that."""
+    COMPLETION = "completion"
 
 
 class Request(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -101,6 +113,8 @@ class Signals(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     kv_usage: float | None = None
     """Share of KV memory in use, 0 to 1."""
     models: tuple[str, ...] | None = None
+    continues: tuple[Form, ...] = ()
+    """What it goes on with where another node broke off."""
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

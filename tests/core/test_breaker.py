@@ -71,5 +71,5 @@ def test_late_answers_do_not_move_an_open_breaker() -> None:
     assert breaker.state is State.OPEN and breaker.reopens == 30.0
 
 
-def test_only_busy_is_neutral_among_failures() -> None:
-    assert [failure for failure in Failure if result_of(failure) is Result.NEUTRAL] == [Failure.BUSY]
+def test_who_is_full_or_will_not_go_on_is_not_broken() -> None:
+    assert [failure for failure in Failure if result_of(failure) is Result.NEUTRAL] == [Failure.BUSY, Failure.REFUSED]

@@ -11,7 +11,7 @@ from tests.sim.fleet import SMALL
 
 from penstock.engine.sequence import Sequence
 from penstock.facts import Signals
-from penstock.sim.machine import Machine
+from penstock.sim.machine import CONTINUES, Machine
 
 
 def finish(machine: Machine) -> list[tuple[str, float]]:
@@ -69,7 +69,7 @@ def test_no_change_of_pace_loses_or_repeats_an_outcome(changes: list[tuple[float
 def test_killed_it_forgets_its_requests_and_keeps_its_counters() -> None:
     machine = started()
     machine.advance(0.11)
-    assert machine.kill(0.15) == [1]
+    assert machine.kill(0.15) == {1: 5}
     assert not machine.alive
     assert machine.deadline() == inf
     machine.restart(1.0)
@@ -89,6 +89,6 @@ def test_cancelled_request_leaves_the_engine() -> None:
 
 def test_mute_it_reports_nothing() -> None:
     machine = started()
-    assert machine.signals(0.05) == Signals(running=1, waiting=0, kv_usage=112 / 20_000)
+    assert machine.signals(0.05) == Signals(running=1, waiting=0, kv_usage=112 / 20_000, continues=CONTINUES)
     machine.mute = True
-    assert machine.signals(0.05) == Signals()
+    assert machine.signals(0.05) == Signals(continues=CONTINUES)

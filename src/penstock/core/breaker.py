@@ -49,7 +49,7 @@ TABLE: dict[tuple[State, Result], Step] = {
 
 
 def result_of(failure: Failure) -> Result:
-    return Result.NEUTRAL if failure is Failure.BUSY else Result.FAILURE
+    return Result.NEUTRAL if failure in (Failure.BUSY, Failure.REFUSED) else Result.FAILURE
 
 
 class Breaker:

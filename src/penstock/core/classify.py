@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import inf
 
-from penstock.config import Class
+from penstock.config import Class, OnLoss
 from penstock.core.condition import Condition, Finding, Step, conditions
 from penstock.facts import Request
 from penstock.policy.task import DEFAULT, TaskClass
@@ -28,6 +28,7 @@ def compiled(rule: Class) -> TaskClass:
         rule.floor,
         tuple(map(str, rule.ladder)),
         rule.timeout == "none",
+        rule.on_loss is OnLoss.CONTINUE,
     )
 
 

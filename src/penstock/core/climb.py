@@ -62,6 +62,8 @@ class Climb:
 
     def turn(self, flight: Flight, outcome: Outcome, now: float, actions: list[Action]) -> None:
         """It has been waiting, and that is of no use any more. A pass is ended before what may change another lane's queue."""
+        if flight.form is not None:
+            outcome = Outcome.FAILED
         if flight.rung < len(flight.ladder.rungs):
             self.waited(flight, now)
             self.turned.append((flight, outcome))

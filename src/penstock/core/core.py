@@ -27,6 +27,7 @@ from penstock.core.ladder import Ladders
 from penstock.core.lane import ANY, Lane
 from penstock.core.lengths import MOST, Lengths, capped
 from penstock.core.prefix import PrefixIndex
+from penstock.core.resume import Resume
 from penstock.core.roster import Roster
 from penstock.core.route import KEPT_SLOTS, Choice, Router
 from penstock.core.second import Second
@@ -93,7 +94,7 @@ class Core:
         self.deadline = inf
         self.prefixes = PrefixIndex()
         self.climb, self.way, self.second = Climb(self), Way(self), Second(self)
-        self.dispatch, self.roster = Dispatch(self), Roster(self)
+        self.dispatch, self.roster, self.resume = Dispatch(self), Roster(self), Resume(self)
         self._handlers: dict[type, Callable[[Any, float, list[Action]], Node | None]] = {
             Arrived: self._arrived,
             FirstToken: self._first_token,
@@ -289,7 +290,10 @@ class Core:
         return request.prompt_tokens + quota
 
     def wait(self, flight: Flight, now: float) -> None:
-        if flight.patient:
+        if flight.form is not None:
+            # Counted from when its answer broke off, see `Resume`.
+            pass
+        elif flight.patient:
             flight.expires = inf
         elif any(node.state == "up" for node in flight.lane.nodes):
             flight.expires = flight.due - flight.own_s if flight.due < inf else flight.arrived + self.knobs.queue_ttl_s
@@ -387,11 +391,12 @@ class Core:
             node.learn_end(flight, now)
             if node.concurrency is not None and node.concurrency.rules:
                 self.answers.learn((model, task.name), now - flight.forwarded, node.concurrency.recent_s)
-            if flight.first >= 0 and tokens >= PACED_TOKENS and task.tpot_s == node.tpot_s < inf and request.stream:
-                node.learn_aim((now - flight.first) / (tokens - 1))
+            own = tokens - flight.emitted
+            if flight.first >= 0 and own >= PACED_TOKENS and task.tpot_s == node.tpot_s < inf and request.stream:
+                node.learn_aim((now - flight.first) / (own - 1))
             if tokens > 0:
                 # What an engine says is input: no answer is longer than the caller allowed, or than any engine writes.
-                most, before = request.max_tokens or MOST, flight.counted
+                most, before = (request.max_tokens and request.max_tokens + flight.emitted) or MOST, flight.counted
                 if tokens > most:
                     tokens = most
                 self.lengths.learn((model, task.name, request.tenant), tokens, True, before if before < tokens else tokens - 1)
@@ -417,13 +422,15 @@ class Core:
             node = self._fail_on(gone, event.failure, now)
             left.tried |= gone.tried
             return node
-        charge.settle(self.books, flight, -1, now)
+        charge.settle(self.books, flight, event.emitted_tokens - flight.emitted if event.form else -1, now)
         node = self._fail_on(flight, event.failure, now)
         # A node that is learned to be full by trying it says so now and then: that must not use up the budget of retries.
         cost = BUSY_COST if event.failure is Failure.BUSY and node.concurrency is not None and node.concurrency.rules else 1.0
+        shown = flight.first >= 0.0
         flight.node, flight.first = None, -1.0
         if event.started:
-            self.reject(flight, Outcome.FAILED, now, actions)
+            if event.form is None or not self.resume.again(flight, event, node, shown, now):
+                self.reject(flight, Outcome.FAILED, now, actions)
         elif flight.due < now or self.retries < cost or all(flight.tried & other.bit for other in flight.lane.nodes):
             self.climb.walk(flight, Outcome.FAILED, now, actions)
         else:

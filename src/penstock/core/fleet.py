@@ -13,7 +13,7 @@ from penstock.core.concurrency import LATE_S, Concurrency
 from penstock.core.flight import Flight
 from penstock.core.memory import Memory
 from penstock.core.predict import AIM, AIM_LEAST, AIM_MOST, LEAST_SHARE, MISSED, NARROW, Prefill, Steps
-from penstock.facts import BLOCK_TOKENS, NodeSnapshot, Profile, Request, Signals
+from penstock.facts import BLOCK_TOKENS, Form, NodeSnapshot, Profile, Request, Signals
 from penstock.knobs import Knobs
 from penstock.policy.views import MemoryView, NodeView
 
@@ -50,7 +50,7 @@ def believable(signals: Signals) -> Signals:
         running = None
     if waiting is not None and not 0 <= waiting <= REQUESTS_MOST:
         waiting = None
-    return Signals(running=running, waiting=waiting, kv_usage=usage, models=signals.models)
+    return Signals(running=running, waiting=waiting, kv_usage=usage, models=signals.models, continues=signals.continues)
 
 
 class Node(NodeView):
@@ -175,6 +175,10 @@ class Node(NodeView):
             and self.breaker.allows(self.running, now)
             and not ((self.reported.waiting or 0) >= ENGINE_QUEUE and now - self.reported_at < STALE_S and self.prefilling)
         )
+
+    def continues(self, form: Form | None) -> bool:
+        """Whether it can go on with an answer of which there is so much; any node can begin one."""
+        return form is None or form in self.reported.continues
 
     def kv_need(self, tokens: int, hit: int, request: Request) -> int:
         """What more of its memory a request of `tokens` would take that finds `hit` tokens of its prompt cached."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from penstock.core.classify import TaskClass
 from penstock.core.ladder import USUAL, Ladder
 from penstock.core.lengths import Lengths, Survival
-from penstock.facts import Request
+from penstock.facts import Form, Request
 from penstock.policy.views import FlightView
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ SPARE_S = 0.2
 
 UNKNOWN = Lengths().start
 OWN = (
-    "account", "attempt", "by_end", "charged", "claim", "claims", "clock", "counted", "done_at", "drawn", "ends", "expires", "first",
-    "forwarded", "grace_s", "key", "ladder", "lane", "length", "node", "owed", "payer", "prompt_kv", "queued", "quota", "rank", "ready_at",
+    "account", "attempt", "by_end", "charged", "claim", "claims", "clock", "counted", "done_at", "drawn", "emitted", "ends", "expires",
+    "first", "form", "forwarded", "grace_s", "losses", "key", "ladder", "lane", "length", "node", "owed", "payer", "prompt_kv", "queued", "quota", "rank", "ready_at",
     "recalls", "returns", "rung", "shares", "taken", "tried", "twin", "uncached", "usual", "waiting", "waits",
 )  # fmt: skip
 SEEN = ("arrived", "due", "model", "output", "own_s", "priority", "request", "task")
@@ -120,6 +120,12 @@ class Flight(FlightView):
         """Admission's books, where it was charged to them too."""
         self.claim: Node | None = None
         """The node that keeps memory for it."""
+        self.form: Form | None = None
+        """What its node must be able to go on with, since another one broke off."""
+        self.emitted = 0
+        """Tokens of its answer that nodes before its present one wrote: they are part of the prompt now."""
+        self.losses = 0
+        """Nodes that broke off its answer."""
 
     def copy(self) -> Flight:
         other = Flight(self.request, self.task, self.lane, self.arrived)

@@ -15,7 +15,7 @@ class ClassBook:
     """The numbers of one task class."""
 
     __slots__ = (
-        "arrivals", "bounded", "cached_tokens", "duration_s", "hedges",
+        "arrivals", "bounded", "cached_tokens", "continued", "duration_s", "hedges",
         "met", "missed", "outcomes", "output_tokens", "prompt_tokens", "queue_s",
         "recalls", "returned", "rungs", "task", "tpot_s", "ttft_s",
     )  # fmt: skip
@@ -24,7 +24,7 @@ class ClassBook:
         self.follow(task)
         self.arrivals = self.prompt_tokens = self.cached_tokens = self.output_tokens = self.met = self.missed = self.recalls = (
             self.hedges
-        ) = 0
+        ) = self.continued = 0
         self.rungs: dict[str, int] = {}
         self.returned = dict.fromkeys(("true", "false"), 0)
         """Callers that came back when they were told to, by whether they were let in."""

@@ -44,6 +44,7 @@ CATALOG: dict[str, Metric] = {
         Metric("penstock_rungs_total", _COUNTER, "Rungs of their class's ladder that requests took.", ("class", "rung")),
         Metric("penstock_recalls_total", _COUNTER, "Times a request was called back from a node for one of a higher class.", ("class",)),
         Metric("penstock_hedges_total", _COUNTER, "Overdue requests that were tried on a second node.", ("class",)),
+        Metric("penstock_continuations_total", _COUNTER, "Streams that broke off on one node and went on from another.", ("class",)),
         Metric("penstock_live_requests", _GAUGE, "Requests that came in and have not ended."),
         Metric("penstock_untracked_requests_total", _COUNTER, "Requests dropped from the books because their end was never told."),
         Metric("penstock_turned_away_total", _COUNTER, "Calls answered with an error before they were scheduled.", ("code",)),

@@ -66,6 +66,7 @@ def _requests(ledger: Ledger) -> Iterator[Family]:
     yield _family("penstock_rungs_total", [((name, rung), count) for name, book in books for rung, count in book.rungs.items()])
     yield _by("penstock_recalls_total", {name: book.recalls for name, book in books})
     yield _by("penstock_hedges_total", {name: book.hedges for name, book in books})
+    yield _by("penstock_continuations_total", {name: book.continued for name, book in books})
     kept = [((name, met), count) for name, book in books if book.bounded for met, count in (("true", book.met), ("false", book.missed))]
     yield _family("penstock_deadlines_total", kept)
     yield _by("penstock_queue_wait_seconds", {name: book.queue_s for name, book in books})

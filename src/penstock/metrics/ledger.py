@@ -132,6 +132,8 @@ class Ledger:
             return
         if live.failed:
             node.retries += 1
+            if live.first >= 0:
+                live.book.continued += 1
             live.failed = False
         if not live.forwards:
             live.book.queue_s.observe(now - live.arrived)
@@ -251,7 +253,9 @@ class Ledger:
             live.decide(live.node if gone is second else second)
             return
         live.node.failures[event.failure] += 1
-        live.node, live.first, live.due, live.failed = None, -1.0, -1.0, True
+        live.node, live.due, live.failed = None, -1.0, True
+        if not event.started:
+            live.first = -1.0
 
     def _hedge(self, action: Hedge) -> None:
         node = self.nodes.get(action.node) or _row(self.nodes, action.node, NODES, NodeBook)
@@ -271,7 +275,7 @@ class Ledger:
         live = self.live.pop(event.id, None)
         if live is not None:
             live.book.outcomes[Outcome.CANCELLED] += 1
-            self.cancellations["waiting" if live.node is None else "running" if live.first < 0 else "streaming"] += 1
+            self.cancellations["streaming" if live.first >= 0 else "waiting" if live.node is None else "running"] += 1
 
     # -- the fleet and its settings
 

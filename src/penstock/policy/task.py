@@ -8,7 +8,7 @@ from math import inf
 class TaskClass:
     """A class with its numbers in seconds and tokens; infinite where it sets no bound."""
 
-    __slots__ = ("floor", "ladder", "name", "patient", "priority", "total_s", "tpot_s", "ttft_s", "ttft_s_per_token", "value")
+    __slots__ = ("continues", "floor", "ladder", "name", "patient", "priority", "total_s", "tpot_s", "ttft_s", "ttft_s_per_token", "value")
 
     def __init__(
         self,
@@ -22,6 +22,7 @@ class TaskClass:
         floor: float = 0.0,
         ladder: tuple[str, ...] = (),
         patient: bool = False,
+        continues: bool = True,
     ) -> None:
         self.name = name
         self.priority = priority
@@ -37,6 +38,8 @@ class TaskClass:
         """What to try, in order; empty: the configuration's."""
         self.patient = patient
         """It waits as long as it takes."""
+        self.continues = continues
+        """A stream whose node is lost goes on elsewhere, where that can be exact."""
 
     def first_s(self, prompt_tokens: int) -> float:
         """Time within which the first token of an answer to so many is due."""

@@ -7,7 +7,10 @@ from math import inf
 from penstock.engine.histogram import Histogram
 from penstock.engine.model import Engine
 from penstock.engine.sequence import Outcome, Sequence
-from penstock.facts import Profile, Signals
+from penstock.facts import Form, Profile, Signals
+
+CONTINUES = (Form.CHAT,)
+"""What nobody reads any engine can go on with."""
 
 
 class Machine:
@@ -57,11 +60,11 @@ class Machine:
     def signals(self, now: float) -> Signals:
         """What its metrics endpoint says."""
         if self.mute:
-            return Signals()
+            return Signals(continues=CONTINUES)
         engine, local = self.engine, self._local(now)
         if engine.deadline > local:
             engine.advance(local)
-        return Signals(running=engine.running, waiting=engine.waiting, kv_usage=engine.kv_used_tokens / self.profile.kv_tokens)
+        return Signals(running=engine.running, waiting=engine.waiting, kv_usage=engine.kv_used_tokens / self.profile.kv_tokens, continues=CONTINUES)
 
     def decoding(self, now: float) -> tuple[int, float]:
         """Tokens and stream-seconds since it was last asked."""
@@ -76,15 +79,16 @@ class Machine:
         self.engine.itl = Histogram()
         self._world_at, self._engine_at, self.slow = now, self._local(now), factor
 
-    def kill(self, now: float) -> list[int]:
-        """Its process dies; the requests that were on it."""
-        ids = list(self.flying)
+    def kill(self, now: float) -> dict[int, int]:
+        """Its process dies; the requests that were on it, and the tokens that it wrote of each."""
+        emitted = self.engine.emitted(self._local(now))
+        lost = {id: emitted.get(id, 0) for id in self.flying}
         self._bank(now)
         self._preempted += self.engine.preempted
         self.engine, self._marked_s = Engine(self.profile), 0.0
         self.alive, self.decoded = False, (0, 0.0)
         self.flying.clear()
-        return ids
+        return lost
 
     def restart(self, now: float) -> None:
         self.alive, self.mute = True, False

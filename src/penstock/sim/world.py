@@ -37,7 +37,7 @@ from penstock.events import (
     Recall,
     Tick,
 )
-from penstock.facts import Failure, Outcome, Profile, Request
+from penstock.facts import Failure, Form, Outcome, Profile, Request
 from penstock.sim.arrival import Arrival
 from penstock.sim.entry import Turn
 from penstock.sim.faults import Fault
@@ -70,6 +70,8 @@ class Trip(msgspec.Struct, gc=False):
     """A second node that it is on, until one of the two is the first."""
     first_on: int = -1
     """The node that showed its first token."""
+    emitted: int = 0
+    """Tokens that were written before it broke off on a node and went on elsewhere."""
 
     def forget(self) -> None:
         """It starts again elsewhere."""
@@ -216,7 +218,7 @@ class World:
                         status,
                         arrival.prompt_tokens,
                         trip.cached_tokens,
-                        outcome.output_tokens or -1,
+                        outcome.output_tokens + trip.emitted or -1,
                         self._named(trip, machine),
                     ),
                     now,
@@ -302,11 +304,14 @@ class World:
 
     def _submit(self, machine: Machine, id: int, trip: Trip, now: float) -> None:
         if machine.alive:
-            arrival = trip.arrival
-            machine.submit(engine.Sequence(id, arrival.prompt_tokens, arrival.output_tokens, arrival.blocks), now)
+            arrival, emitted = trip.arrival, trip.emitted
+            machine.submit(
+                engine.Sequence(id, arrival.prompt_tokens + emitted, max(1, arrival.output_tokens - emitted), arrival.blocks), now
+            )
             self._watch_engine(machine)
         else:
-            self._tell(Failed(id, Failure.CONNECT, node=self._named(trip, machine)), now)
+            form = Form.CHAT if trip.emitted else None
+            self._tell(Failed(id, Failure.CONNECT, form is not None, self._named(trip, machine), form, trip.emitted), now)
 
     def _named(self, trip: Trip, machine: Machine) -> str:
         """The node's name as events carry it: where a request is on two."""
@@ -315,6 +320,8 @@ class World:
     def _end(self, trip: Trip, outcome: Outcome, now: float) -> None:
         assert trip.outcome is None, "a request ended twice"
         trip.outcome, trip.ended_at = outcome, now
+        if outcome is Outcome.FAILED:
+            trip.forget()
         self.ended += 1
 
     def _abandon(self, now: float) -> None:
@@ -363,14 +370,8 @@ class World:
     def _break(self, fault: Fault, now: float) -> None:
         machine = self._by_name[fault.node]
         if fault.do in ("kill", "restart") and machine.alive:
-            ids = machine.kill(now)
-            for id in ids:
-                trip = self.trips[id]
-                started = trip.first_at >= 0.0 and trip.arrival.stream
-                if trip.first_on in (-1, machine.index):
-                    trip.forget()
-                self._tell(Failed(id, Failure.RESET, started, self._named(trip, machine)), now)
-                trip.second = -1
+            for id, tokens in machine.kill(now).items():
+                self._lose(id, machine, tokens, now)
         if fault.do == "restart":
             machine.restart(now)
         elif fault.do == "slow":
@@ -378,6 +379,19 @@ class World:
         elif fault.do in ("mute", "unmute"):
             machine.mute = fault.do == "mute"
         self._watch_engine(machine)
+
+    def _lose(self, id: int, machine: Machine, tokens: int, now: float) -> None:
+        """A node died with a request of which it had written so much."""
+        trip = self.trips[id]
+        started = trip.first_at >= 0.0 and trip.arrival.stream
+        seen = started and self.preset.streams
+        if seen:
+            trip.emitted += tokens
+        elif trip.first_on in (-1, machine.index):
+            trip.forget()
+        form = Form.CHAT if seen else None
+        self._tell(Failed(id, Failure.RESET, started, self._named(trip, machine), form, trip.emitted), now)
+        trip.second = -1
 
 
 def names(count: int) -> list[str]:
