@@ -152,6 +152,11 @@ class Core:
         flight = self.flights.get(id)
         return flight is not None and rung in flight.ladder.names
 
+    def continues(self, id: int) -> bool:
+        """Whether a stream that breaks off may go on elsewhere: its class has it so, and there are other nodes."""
+        flight = self.flights.get(id)
+        return flight is not None and flight.task.continues and len(flight.lane.nodes) > 1
+
     def place(self, id: int, now: float) -> tuple[int, float] | None:
         """Place in the queue from 1 and predicted seconds to the first token, of a request that waits."""
         flight = self.flights.get(id)

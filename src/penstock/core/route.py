@@ -125,7 +125,9 @@ class Router:
         most, tried, hit = request.prompt_tokens - 1, flight.tried, 0
         slots = 1.0 if flight.priority >= self.top else 1.0 - self.kept_slots
         for node in among:
-            if node.running >= node.limit * slots or (node.guarded and not node.admits(now)) or (tried and (tried & node.bit or not node.continues(flight.form))):
+            if node.running >= node.limit * slots or (node.guarded and not node.admits(now)):
+                continue
+            if tried and (tried & node.bit or not node.continues(flight.form)):
                 continue
             if holders:
                 hit = holders.get(node.index, 0) * BLOCK_TOKENS

@@ -155,11 +155,6 @@ class Engine:
         steps = self.steps(now)
         return [(run.id, run.done + 1 + steps - run.began) for run in self._running.values() if run.began >= 0]
 
-    def emitted(self, now: float) -> dict[int, int]:
-        """Tokens out by `now` of every sequence."""
-        steps = self.steps(now)
-        return {run.id: run.emitted(steps) for run in (*self._waiting.values(), *self._running.values())}
-
     def progress(self, now: float) -> tuple[int, float]:
         """Since the beginning: tokens out after first ones, and the seconds that sequences spent after their first token."""
         decoding, leap = self._decoding.count, self._leap

@@ -12,13 +12,14 @@ keep a waiting caller's connection alive commit the status, not the answer.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from penstock.events import Failed, Finished
 from penstock.facts import Failure, Route
+from penstock.gateway import resume
 from penstock.gateway.absent import Absent
 from penstock.gateway.answer import EARLY_BYTES, failure_of, is_answer
 from penstock.gateway.refusal import Refusal
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from penstock.gateway.cache import Keep, Kept
     from penstock.gateway.claim import Claim
     from penstock.gateway.driver import Driver
+    from penstock.gateway.emitted import Emitted
     from penstock.gateway.node import Node
 
 BODY_BYTES = 16_384
@@ -52,9 +54,9 @@ class Call:
     """Receives the engine's answer and the caller's signals; tells the driver what happened."""
 
     __slots__ = (
-        "_kind", "_length", "_mode", "_parts", "_size", "_steady", "arrived", "ask", "asked_model", "claim", "counted", "driver",
-        "exchange", "failure", "fed", "first", "flowing", "head", "id", "keep", "kept", "node", "queue_ms", "relay", "route", "second",
-        "served", "status", "tries", "upstream",
+        "_kind", "_length", "_mode", "_out", "_parts", "_size", "_steady", "arrived", "ask", "asked_model", "claim", "counted", "driver",
+        "emitted", "exchange", "failure", "fed", "first", "flowing", "head", "id", "joined", "keep", "kept", "lost", "node", "queue_ms",
+        "relay", "route", "second", "served", "status", "tries", "upstream",
     )  # fmt: skip
 
     def __init__(
@@ -97,7 +99,15 @@ class Call:
         self.keep: Keep | None = None
         """Where its answer is kept for those who ask the same, if that may be."""
         self.flowing = False
-        """Bytes of an answer have gone to the caller: no other engine can take over."""
+        """Bytes of an answer have gone to the caller: no other engine can begin it anew."""
+        self.emitted: Emitted | None = None
+        """What the caller of a stream was sent, where another engine may have to go on with it."""
+        self.lost: resume.Lost | None = None
+        """Its engine broke off, and another one is to go on."""
+        self.joined = 0
+        """Tokens that engines before the present one wrote."""
+        self._out: Callable[[bytes], None] = exchange.send
+        """Takes what a stream's caller is sent."""
         self._steady = False
         self._mode = WHOLE
         self._parts: list[bytes] = []
@@ -120,6 +130,15 @@ class Call:
         self.upstream = node.upstream.request(node.heads[self.route], self.ask.body, self)
         if self.exchange.paused:
             self._pause()
+
+    def go_on(self, node: Node) -> None:
+        """Ask another engine for the rest."""
+        lost, self.lost = self.lost, None
+        if lost is not None:
+            self.node, self.joined = node, lost.rest.tokens
+            resume.Resumed(self, lost, node)
+            if self.exchange.paused:
+                self._pause()
 
     def _restart(self) -> None:
         self.relay, self.status, self._mode, self._size, self._parts = None, 0, WHOLE, 0, []
@@ -199,6 +218,8 @@ class Call:
         self._parts = []
         if self.keep is not None:
             self.keep.close()
+        if self.emitted is not None:
+            self.emitted.close()
 
     # --- two tries
 
@@ -263,14 +284,14 @@ class Call:
         if relay is None:
             self._collect(data)
         elif self._steady:
-            self.exchange.send(relay.feed(data))
+            self._out(relay.feed(data))
         else:
             self._early(relay, relay.feed(data))
 
     def on_end(self) -> None:
         self.upstream = None
         if self.relay is not None:
-            self._end_stream(self.relay)
+            self.end_stream()
         elif self._mode == SPOILT:
             self._fail(failure_of(self.status))
         else:
@@ -302,9 +323,17 @@ class Call:
             exchange.send(remark)
         self._commit()
         parts, self._parts = self._parts, []
-        exchange.send(parts[0] if len(parts) == 1 else b"".join(parts))
+        self._out(parts[0] if len(parts) == 1 else b"".join(parts))
 
-    def _end_stream(self, relay: sse.Relay) -> None:
+    def pass_on(self, data: bytes) -> None:
+        """Events of the rest, in the form of the beginning."""
+        assert self.relay is not None
+        if sent := self.relay.feed(data):
+            self._out(sent)
+
+    def end_stream(self) -> None:
+        relay = self.relay
+        assert relay is not None
         if rest := relay.flush():
             self._parts.append(rest)
         if not self.flowing and not self._parts:
@@ -380,14 +409,18 @@ class Call:
             self.driver.handle(Failed(self.id, failure, False, self.node.config.name))
             return
         self.failure = failure
-        self.driver.failed(self, failure)
+        if not resume.ended(self):
+            self.driver.failed(self, failure)
 
     def _commit(self) -> None:
         """The answer goes to the caller from now on: nothing will be sent to another engine."""
-        self.flowing = True
         if self.second is not None:
             self._won()
-        if len(self.ask.body) > BODY_BYTES:
+        if not self.flowing:
+            self.flowing, self.emitted = True, resume.emitted(self)
+        if self.emitted is not None:
+            self._out = self.emitted.send
+        elif len(self.ask.body) > BODY_BYTES:
             self.ask = msgspec.structs.replace(self.ask, body=b"")
             self.exchange.body = b""
             if self.upstream is not None:

@@ -10,13 +10,15 @@ from math import inf
 
 from penstock.config import Limits
 from penstock.core import Core
-from penstock.events import Arrived, Cancelled, Divert, Event, Failed, Finished, FirstToken, Forward, Hedge, Progress, Recall, Reject, Tick
+from penstock.events import Arrived, Cancelled, Divert, Event, Finished, FirstToken, Forward, Hedge, Progress, Recall, Reject, Tick
 from penstock.facts import Failure, Route
+from penstock.gateway import resume
 from penstock.gateway.asked import NOTHING, Asked, request
 from penstock.gateway.auth import Tenant
 from penstock.gateway.cache import Cache
 from penstock.gateway.call import Call
 from penstock.gateway.claim import Claim
+from penstock.gateway.emitted import Room
 from penstock.gateway.journal import Journal
 from penstock.gateway.node import Node
 from penstock.http1 import Exchange
@@ -34,7 +36,7 @@ class Driver:
 
     __slots__ = (
         "_armed", "_busy", "_events", "_loop", "_reported", "_reporter", "_timer", "cache", "calls", "core", "journal", "ledger", "limits",
-        "nodes", "takers", "ticketed",
+        "nodes", "room", "takers", "ticketed",
     )  # fmt: skip
 
     def __init__(self, core: Core, nodes: Mapping[str, Node], limits: Limits, ledger: Ledger, journal: Journal | None = None) -> None:
@@ -44,6 +46,8 @@ class Driver:
         """In order of arrival."""
         self.cache: Cache | None = None
         """Where answers are kept, if any ladder has that rung."""
+        self.room = Room()
+        """For what may have to be gone on with."""
         self.ticketed = False
         """Some ladder has the rung `ticket`."""
         self.takers: dict[str, Callable[[Call], int | None]] = {}
@@ -94,7 +98,7 @@ class Driver:
 
     def first_token(self, call: Call) -> None:
         call.first = time.monotonic()
-        call.counted = 1
+        call.counted = call.joined + 1
         self.handle(FirstToken(call.id))
 
     def decided(self, call: Call) -> None:
@@ -109,7 +113,9 @@ class Driver:
     def failed(self, call: Call, failure: Failure) -> None:
         self._settle(call, time.monotonic())
         call.first = -1.0
-        self.handle(Failed(call.id, failure, call.flowing))
+        if call.flowing:
+            call.fed = time.monotonic()
+        self.handle(resume.failed(call, failure))
 
     # --- the core
 
@@ -144,6 +150,8 @@ class Driver:
             if type(action) is Forward:
                 if not call.flowing:
                     call.send(self.nodes[action.node], now, action)
+                else:
+                    call.go_on(self.nodes[action.node])
             elif type(action) is Reject:
                 self._drop(call, action)
                 call.refuse(action)

@@ -38,7 +38,8 @@ class Hold:
         for call in list(self._driver.calls.values()):
             if call.arrived > quiet_since:
                 break
-            if not call.flowing and call.fed <= fed_before and (call.ask.stream or self._hold.json):
+            silent = not call.flowing or call.lost is not None
+            if silent and call.fed <= fed_before and (call.ask.stream or self._hold.json):
                 call.fed = now
                 call.feed(self._sign(call, now))
         self._timer = self._loop.call_later(self._every_s, self._look)

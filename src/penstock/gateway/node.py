@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from penstock import __version__, config
 from penstock.facts import Route
 from penstock.http1 import Upstream
+from penstock.wire import continuation
 
 PATHS = {
     Route.CHAT: "/v1/chat/completions",
@@ -20,7 +21,7 @@ PATHS = {
 class Node:
     """Connections to one engine. Nothing of a caller's head reaches it: the heads are made here, once."""
 
-    __slots__ = ("config", "heads", "health", "lines", "metrics", "models", "stream_s", "tokens", "upstream")
+    __slots__ = ("config", "heads", "health", "lines", "metrics", "models", "stream_s", "tokens", "upstream", "way")
 
     def __init__(self, node: config.Node, key: str, upstream: Upstream) -> None:
         self.config = node
@@ -33,6 +34,8 @@ class Node:
         self.models = _head("GET", node.url, "/v1/models", key)
         self.health = _head("GET", node.url, "/health", key)
         self.metrics = _head("GET", node.url, "/metrics", key)
+        self.way = continuation.way(node.engine)
+        """How it goes on with answers that others began."""
         self.tokens = 0
         """Emitted by streams after their first, not yet reported."""
         self.stream_s = 0.0

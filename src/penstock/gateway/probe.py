@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
-from penstock.config import Limits
+from penstock.config import Engine, Limits
 from penstock.events import Event, NodeLost, NodeSeen
 from penstock.facts import Failure, Signals
 from penstock.gateway.node import Node
 from penstock.http1 import Call, Upstream
-from penstock.wire import prom
+from penstock.wire import continuation, prom
 
 log = logging.getLogger("penstock.gateway")
 
@@ -91,7 +91,7 @@ class Watch:
         self._mute = False
         """It has no /metrics."""
         self.lost = False
-        self._signals = Signals(models=node.config.models or None)
+        self._signals = Signals(models=node.config.models or None, continues=node.way.forms)
         self._ask: Ask | None = None
         self._timer: asyncio.TimerHandle | None = self._loop.call_soon(self._begin)  # type: ignore[assignment]
 
@@ -118,12 +118,15 @@ class Watch:
             self._measure()
 
     def _asks_models(self) -> bool:
-        return not self._node.config.models and (self._signals.models is None or self._round % RARE == 0)
+        node, rare = self._node.config, self._round % RARE == 0
+        return (rare and (not node.models or node.engine is Engine.AUTO)) or (not node.models and self._signals.models is None)
 
     def _listed(self, status: int, body: bytes) -> None:
         models = _names(body) if status == 200 else None
-        if models:
+        if models and not self._node.config.models:
             self._signals = msgspec.structs.replace(self._signals, models=models)
+        if models:
+            self._node.way = continuation.way(self._node.config.engine, _owner(body))
         self._measure()
 
     def _measure(self) -> None:
@@ -136,7 +139,7 @@ class Watch:
         self._mute = status in (404, 405, 501)
         signals = prom.read(body) if status == 200 else Signals()
         # Numbers of an earlier round would be taken for news: what was not reported now is unknown.
-        self._seen(msgspec.structs.replace(signals, models=self._signals.models))
+        self._seen(msgspec.structs.replace(signals, models=self._signals.models, continues=self._node.way.forms))
 
     def _seen(self, signals: Signals) -> None:
         self._signals = signals
@@ -175,6 +178,7 @@ class Prober:
 
 class _Model(msgspec.Struct, gc=False):
     id: str
+    owned_by: str | None = None
 
 
 class _Models(msgspec.Struct, gc=False):
@@ -191,6 +195,12 @@ def _names(body: bytes) -> tuple[str, ...] | None:
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
     return tuple(dict.fromkeys(name for name in names if 0 < len(name) <= NAME_CHARACTERS))[:NAMES]
+
+
+def _owner(body: bytes) -> str:
+    """Whose the models in an answer of /v1/models are: servers name themselves there."""
+    data = _models.decode(body).data
+    return (data[0].owned_by or "") if data else ""
 
 
 def _nothing(event: Event) -> None:

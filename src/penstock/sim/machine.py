@@ -64,7 +64,9 @@ class Machine:
         engine, local = self.engine, self._local(now)
         if engine.deadline > local:
             engine.advance(local)
-        return Signals(running=engine.running, waiting=engine.waiting, kv_usage=engine.kv_used_tokens / self.profile.kv_tokens, continues=CONTINUES)
+        return Signals(
+            running=engine.running, waiting=engine.waiting, kv_usage=engine.kv_used_tokens / self.profile.kv_tokens, continues=CONTINUES
+        )
 
     def decoding(self, now: float) -> tuple[int, float]:
         """Tokens and stream-seconds since it was last asked."""
@@ -81,8 +83,8 @@ class Machine:
 
     def kill(self, now: float) -> dict[int, int]:
         """Its process dies; the requests that were on it, and the tokens that it wrote of each."""
-        emitted = self.engine.emitted(self._local(now))
-        lost = {id: emitted.get(id, 0) for id in self.flying}
+        local = self._local(now)
+        lost = {id: self.engine.emitted(id, local) for id in self.flying}
         self._bank(now)
         self._preempted += self.engine.preempted
         self.engine, self._marked_s = Engine(self.profile), 0.0

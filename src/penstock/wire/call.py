@@ -30,3 +30,5 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     """Those fields of `metadata` that were asked for, as text."""
     choices: int = 1
     """Answers that are computed: `n`, or `best_of`."""
+    plain: bool = False
+    """One answer of text alone, as far as was read: no tools, no log probabilities."""

@@ -66,7 +66,8 @@ def read(route: str, body: bytes, limits: Limits, salt: int, aliases: Mapping[st
     size = tokens(text, len(tools))
     prefix = blocks(text, model, tools, salt) if len(text) > SLICE_BYTES else ()
     choices = 1 if fields.n is None and fields.best_of is None else max(fields.n or 1, fields.best_of or 1)
-    return Call(model, asked, stream, usage_asked, max_tokens, size, prefix, body, found, choices)
+    plain = choices == 1 and not tools and (fields.logprobs is None or fields.logprobs is False)
+    return Call(model, asked, stream, usage_asked, max_tokens, size, prefix, body, found, choices, plain)
 
 
 def with_model(body: bytes, model: str) -> bytes:

@@ -69,6 +69,11 @@ class Relay:
         rest = self._release()
         return self._event(rest) if rest and not self.overflow else rest
 
+    def forget(self) -> None:
+        """Drop what is held: the rest of that event will not come."""
+        self._release()
+        self._newline, self._head = None, self._known
+
     def _whole(self, data: bytes) -> bytes:
         """Send on what makes whole events together with what is held; hold the rest."""
         if self.overflow:
