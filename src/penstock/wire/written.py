@@ -35,6 +35,8 @@ class Written:
         self._into = self.content
 
     def add(self, data: bytes) -> None:
+        if self._alike(data):
+            return
         head, tail, into = self._head, self._tail, self._into
         thoughts = self.thoughts
         for event in data.split(b"\n\n") if b"\r" not in data else _ENDS(data):
@@ -50,6 +52,21 @@ class Written:
             self.content[:] = [b"".join(self.content)]
         if len(self.thoughts) > 1:
             self.thoughts[:] = [b"".join(self.thoughts)]
+
+    def _alike(self, data: bytes) -> bool:
+        """Whether all events are as the last one was: what stands between their texts is the same, and taken out at once."""
+        head, end = self._head, self._tail + b"\n\n"
+        if not data.startswith(head) or not data.endswith(end):
+            return False
+        parts = data[len(head) : len(data) - len(end)].split(end + head)
+        text = b"".join(parts)
+        if b'"' in text or b"" in parts:
+            return False
+        self._into.append(text)
+        self.tokens += len(parts)
+        self.thought_tokens += len(parts) if self._into is self.thoughts else 0
+        self.size += len(text)
+        return True
 
     def texts(self) -> tuple[str, str] | None:
         """Thoughts and content; None where they cannot be told, such as half a character."""
