@@ -26,6 +26,9 @@ FIRST = 6
 GAP_S = 30.0
 """How long a stream may stand still for want of a node: as long as an engine may be silent inside one."""
 
+FREE = frozenset({Failure.BUSY, Failure.CONNECT, Failure.REFUSED})
+"""With these a node had no work of it."""
+
 
 class Resume:
     __slots__ = ("core",)
@@ -44,14 +47,16 @@ class Resume:
             core.retries -= 1.0 if flight.losses else 0.0
             flight.losses += 1
             flight.expires = now + GAP_S
-            # Those that failed it before may be well again.
             flight.tried = node.bit
-        elif event.failure not in (Failure.BUSY, Failure.REFUSED):
+        elif event.failure not in FREE:
             if core.retries < 1.0:
                 return False
             core.retries -= 1.0
         flight.form = event.form
-        if now >= flight.expires or not any(self.able(flight, other) for other in flight.lane.nodes):
+        if event.failure is not Failure.REFUSED and not self.any_able(flight):
+            # Those that failed it before may be well again; where they are not, their breakers end this.
+            flight.tried = node.bit
+        if now >= flight.expires or not self.any_able(flight):
             return False
         self._count(flight, event.emitted_tokens)
         flight.ladder, flight.rung, flight.waits, flight.by_end = USUAL, 0, True, False
@@ -62,8 +67,8 @@ class Resume:
         core.wait(flight, now)
         return True
 
-    def able(self, flight: Flight, node: Node) -> bool:
-        return node.continues(flight.form) and not flight.tried & node.bit
+    def any_able(self, flight: Flight) -> bool:
+        return any(node.continues(flight.form) and not flight.tried & node.bit for node in flight.lane.nodes)
 
     def _count(self, flight: Flight, emitted: int) -> None:
         request, more = flight.request, emitted - flight.emitted
