@@ -31,7 +31,7 @@ from penstock.events import (
     Reject,
     Tick,
 )
-from penstock.facts import Failure, Request, Signals
+from penstock.facts import Failure, Form, Request, Signals
 from penstock.knobs import Knobs
 
 NODES = ("a", "b", "c")
@@ -69,6 +69,8 @@ class Driver:
         self.recalls: dict[int, int] = {}
         self.twins: dict[int, str] = {}
         """Second nodes of requests that are on two."""
+        self.broken: dict[int, int] = {}
+        """Tokens of streams that broke off and may go on."""
         self.next_id = 0
 
     def send(self, event: Event) -> None:
@@ -86,16 +88,18 @@ class Driver:
                 self.waiting.remove(action.id)
                 self.end(action.id)
             elif isinstance(action, Divert):
+                assert action.id not in self.broken, "who reads already is given the rest, or an error"
                 assert action.rung == action.rungs[-1]
                 self.waiting.remove(action.id)
                 self.end(action.id)
             elif isinstance(action, Recall):
                 assert self.running.pop(action.id) == action.node
-                assert action.id not in self.visible, "a visible stream is never cut"
+                assert action.id not in self.visible and action.id not in self.broken, "a visible stream is never cut"
                 self.recalls[action.id] = self.recalls.get(action.id, 0) + 1
                 assert self.recalls[action.id] <= self.core.knobs.recalls
                 self.waiting.add(action.id)
             elif isinstance(action, Hedge):
+                assert action.id not in self.broken
                 assert action.node != self.running[action.id] and action.id not in self.twins | dict.fromkeys(self.visible)
                 self.twins[action.id] = action.node
             else:
@@ -175,7 +179,7 @@ def event_of(driver: Driver, step: str, number: int) -> Event | None:
         if step == "fail" and some in driver.twins:
             gone = driver.twins[some] if number % 2 else driver.running[some]
             driver.decide(some, second=number % 2 == 0)
-            return Failed(some, list(Failure)[number % 6], node=gone)
+            return Failed(some, list(Failure)[number % len(Failure)], node=gone)
         node = driver.decide(some, second=number % 2 == 0)
         if step == "first":
             if driver.core.flights[some].request.stream:
@@ -186,10 +190,17 @@ def event_of(driver: Driver, step: str, number: int) -> Event | None:
             driver.end(some)
             return Finished(some, 200 if number % 3 else 400, number, number % 600, number % 100, node)
         driver.waiting.add(some)
+        failure = list(Failure)[number % len(Failure)]
+        if some in driver.broken or (some in driver.visible and number % 4):
+            driver.broken[some] = driver.broken.get(some, 0) + (number % 40 if some in driver.visible else 0)
+            driver.visible.discard(some)
+            return Failed(some, failure, True, form=Form.CHAT if number % 9 else None, emitted_tokens=driver.broken[some])
         driver.visible.discard(some)
-        return Failed(some, list(Failure)[number % 6], started=number % 4 == 0)
+        return Failed(some, failure, started=number % 4 == 0)
+    models, continues = ("m",) if number % 5 == 0 else None, (Form.CHAT,) if number % 7 else ()
+    seen = Signals(waiting=number % 8, kv_usage=0.5, models=models, continues=continues)
     table: dict[str, Event] = {
-        "seen": NodeSeen(node, Signals(waiting=number % 8, kv_usage=0.5, models=("m",) if number % 5 == 0 else None)),
+        "seen": NodeSeen(node, seen),
         "lost": NodeLost(node),
         "drain": NodeDraining(node),
         "progress": Progress(node, number, number / 50),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.playbook import NOTHING, Play, build, call, forward, reject
 
-from penstock.config import Class, Node, OnLoss
+from penstock.config import Class, Node, OnLoss, Policy
 from penstock.core import Core
 from penstock.core.resume import GAP_S
 from penstock.events import Arrived, Cancelled, Failed, Finished, FirstToken, NodeLost, NodeSeen, Tick
@@ -164,3 +164,29 @@ def test_an_answer_that_has_all_its_tokens_still_asks_how_it_ends() -> None:
     core = build("a", "b")
     on_a(core, "b", max_tokens=20) >> lost(1, 20) << forward(1, "b") << NOTHING
     assert core.flights[1].request.max_tokens == 1
+
+
+def test_a_failure_that_made_work_costs_the_budget() -> None:
+    core = build("a", "b", "c")
+    core.retries = 1.0
+    play = on_a(core, "b", "c")
+    play >> lost(1)
+    assert play.pending.pop(0).node in ("b", "c")  # type: ignore[union-attr]
+    play >> lost(1, failure=Failure.TIMEOUT)
+    assert play.pending.pop(0).node in ("b", "c")  # type: ignore[union-attr]
+    assert core.retries == 0.0
+    play >> lost(1, failure=Failure.TIMEOUT) << reject(1, Outcome.FAILED) << NOTHING
+
+
+def test_a_node_that_could_not_be_reached_is_tried_again_where_there_is_no_other() -> None:
+    core = build("a", "b")
+    play = on_a(core, "b")
+    core.retries = 0.0
+    play >> lost(1) << forward(1, "b")
+    # The one that broke off first may be back.
+    play >> lost(1, failure=Failure.CONNECT) << forward(1, "a") << NOTHING
+
+
+def test_the_order_of_the_configuration_counts_among_those_that_wait() -> None:
+    core = build("a", "b", policy=Policy(order="value"))
+    on_a(core, "b") >> lost(1) << forward(1, "b") << NOTHING

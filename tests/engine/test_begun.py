@@ -116,3 +116,12 @@ def test_a_long_prompt_of_known_words_is_looked_at_once() -> None:
 
 def test_several_choices_are_not_begun() -> None:
     assert not read(True, going_on("", " the", n=2)).parts[0].begun
+
+
+def test_a_prompt_of_tokens_or_of_one_word_is_no_answer() -> None:
+    assert read(False, {"model": "m", "prompt": [1, 2], "max_tokens": 2}).parts[0].begun == 0
+    assert read(False, {"model": "m", "prompt": "word", "max_tokens": 2}).parts[0].begun == 0
+
+
+def test_a_last_message_that_is_no_object_of_text_is_prompt() -> None:
+    assert not read(True, going_on("", "no space")).parts[0].begun

@@ -129,9 +129,7 @@ async def cutting(
     for wire in wires:
         await wire.open()
     own = each or ({},) * nodes
-    known = tuple(
-        Node(name=f"n{index}", url=f"http://127.0.0.1:{wire.port}", **own[index]) for index, wire in enumerate(wires)
-    )
+    known = tuple(Node(name=f"n{index}", url=f"http://127.0.0.1:{wire.port}", **own[index]) for index, wire in enumerate(wires))
     given = msgspec.structs.replace(config or Config(probe_s=0.05), nodes=known, listen=Listen(port=0), admin=Listen(port=0))
     gateway = Gateway(given, journal, seed=1)
     await gateway.start()

@@ -345,41 +345,43 @@ def test_it_waits_for_a_slot_with_signs_of_life_and_before_others() -> None:
             await free.wait()
             await ends("x")(asked)
 
-        async with fleet(stays, begins("One"), ends(" two"), config=config, max_running=1) as w:
-            async with Caller(w.port) as first, Caller(w.port) as second:
-                first.send(STREAM)
-                await until(lambda: len(w.asked) == 1)
-                lost = next(node for node in w.gateway.core.nodes if not node.running)
-                second.send(STREAM)
-                await until(lambda: any(call.lost for call in w.gateway.driver.calls.values()))
-                # The node that failed it may be given others, but not this one.
-                assert lost.running == 0
-                await second.head()
-                seen = b""
-                while b": queued position=1" not in seen:
-                    seen += await second.piece()
-                free.set()
-                while piece := await second.piece():
-                    seen += piece
-                assert seen.count(b"[DONE]") == 1
-                assert seen.index(b"One") < seen.index(b": queued") < seen.index(b" two")
+        async with (
+            fleet(stays, begins("One"), ends(" two"), config=config, max_running=1) as w,
+            Caller(w.port) as first,
+            Caller(w.port) as second,
+        ):
+            first.send(STREAM)
+            await until(lambda: len(w.asked) == 1)
+            lost = next(node for node in w.gateway.core.nodes if not node.running)
+            second.send(STREAM)
+            await until(lambda: any(call.lost for call in w.gateway.driver.calls.values()))
+            # The node that failed it may be given others, but not this one.
+            assert lost.running == 0
+            await second.head()
+            seen = b""
+            while b": queued position=1" not in seen:
+                seen += await second.piece()
+            free.set()
+            while piece := await second.piece():
+                seen += piece
+            assert seen.count(b"[DONE]") == 1
+            assert seen.index(b"One") < seen.index(b": queued") < seen.index(b" two")
 
     run(test)
 
 
 def test_a_caller_who_leaves_while_it_waits_is_forgotten() -> None:
     async def test() -> None:
-        async with fleet(never, begins("One"), ends(" two"), max_running=1) as w:
-            async with Caller(w.port) as first, Caller(w.port) as second:
-                first.send(STREAM)
-                await until(lambda: len(w.asked) == 1)
-                second.send(STREAM)
-                await until(lambda: any(call.lost for call in w.gateway.driver.calls.values()))
-                second.leave()
-                await until(lambda: len(w.gateway.core.flights) == 1 and not w.gateway.core.waiting)
-                first.leave()
-                await until(lambda: not w.gateway.core.flights)
-                assert w.gateway.driver.room.left == KEPT_BYTES
+        async with fleet(never, begins("One"), ends(" two"), max_running=1) as w, Caller(w.port) as first, Caller(w.port) as second:
+            first.send(STREAM)
+            await until(lambda: len(w.asked) == 1)
+            second.send(STREAM)
+            await until(lambda: any(call.lost for call in w.gateway.driver.calls.values()))
+            second.leave()
+            await until(lambda: len(w.gateway.core.flights) == 1 and not w.gateway.core.waiting)
+            first.leave()
+            await until(lambda: not w.gateway.core.flights)
+            assert w.gateway.driver.room.left == KEPT_BYTES
 
     run(test)
 

@@ -131,7 +131,27 @@ def test_request_that_showed_no_token_is_tried_elsewhere() -> None:
     assert moved.trips[0].first_at > 0.6
 
 
-def test_request_that_showed_a_token_fails() -> None:
+def test_request_that_showed_a_token_goes_on_elsewhere() -> None:
+    alone = world([Arrival(0.0, 400, 300)], nodes=2)
+    node = alone.trips[0].node
+    made = World([Arrival(0.0, 400, 300)], [SMALL] * 2, preset("penstock"), Slo(), [Fault(1.9, f"n{node}", "kill")])
+    seen = watched(made)
+    made.run()
+    [trip] = made.trips
+    assert (trip.outcome, trip.node, trip.first_at) == (Outcome.COMPLETED, 1 - node, alone.trips[0].first_at)
+    assert 0 < trip.emitted < 300
+    # The prompt and what there was of the answer are computed again.
+    assert trip.ended_at > alone.trips[0].ended_at + 0.4
+    [end] = [event for _, event in seen if isinstance(event, Finished)]
+    assert end.output_tokens == 300
+
+
+def test_where_bytes_are_relayed_only_a_request_that_showed_a_token_fails() -> None:
+    made = world([Arrival(0.0, 400, 100)], "fifo-rr", nodes=2, faults=[Fault(0.9, "n0", "kill"), Fault(0.9, "n1", "kill")])
+    assert made.trips[0].outcome is Outcome.FAILED
+
+
+def test_request_that_showed_a_token_fails_where_there_is_no_other_node() -> None:
     made = world([Arrival(0.0, 400, 100)], nodes=1, faults=[Fault(0.9, "n0", "kill")])
     assert made.trips[0].outcome is Outcome.FAILED
     assert made.trips[0].first_at == -1.0

@@ -69,9 +69,10 @@ class Graft:
     def _event(self, event: bytes) -> bytes:
         data = chunk.payload(event)
         if not data:
-            return b"" if event.strip() == b"" else event
+            comment = event.strip(b"\r\n")
+            return comment + b"\n\n" if comment else b""
         if data == b"[DONE]":
-            return event
+            return b"data: [DONE]\n\n"
         try:
             return self._chunk(_OBJECT.decode(data))
         except (msgspec.MsgspecError, RecursionError, UnicodeError):

@@ -74,8 +74,7 @@ class Written:
             return None
         try:
             thoughts, content = (msgspec.json.decode(b'"%b"' % b"".join(parts), type=str) for parts in (self.thoughts, self.content))
-            (thoughts + content).encode()
-        except (msgspec.MsgspecError, UnicodeError):
+        except msgspec.MsgspecError:
             return None
         return thoughts, content
 
@@ -109,9 +108,9 @@ class Written:
 
     def _learn(self, event: bytes, key: bytes, text: bytes) -> None:
         """The same bytes around another string without a quote are another event of this kind."""
-        for colon in (b'":', b'": '):
-            before, found, after = event.partition(b'"' + key + colon + text)
-            if found:
-                self._head, self._tail = before + found[: len(found) - len(text) + 1], b'"' + after
-                self._into = self.thoughts if key == b"reasoning_content" else self.content
-                return
+        before, found, after = event.partition(b'"' + key + b'":' + text)
+        if not found:
+            before, found, after = event.partition(b'"' + key + b'": ' + text)
+        if found:
+            self._head, self._tail = before + found[: len(found) - len(text) + 1], b'"' + after
+            self._into = self.thoughts if key == b"reasoning_content" else self.content
