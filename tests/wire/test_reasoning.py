@@ -377,6 +377,6 @@ def test_a_whole_answer_teaches_how_streams_begin() -> None:
 
 def test_tool_calls_of_a_whole_answer_are_remembered_with_the_thoughts() -> None:
     call = {"id": "call_1", "function": {"name": "f", "arguments": "{}"}}
-    for given in ({"content": "<think>Hm</think>"}, {"content": None, "reasoning": "Hm"}):
-        [(calls, said)] = whole(answer(given | {"tool_calls": [call]}, finish="tool_calls"), Habit())[1]
+    for said_as in ({"content": "<think>Hm</think>"}, {"content": None, "reasoning": "Hm"}):
+        [(calls, said)] = whole(answer(said_as | {"tool_calls": [call]}, finish="tool_calls"), Habit())[1]
         assert (calls[0].id, said) == ("call_1", "Hm")
