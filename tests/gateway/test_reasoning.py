@@ -188,9 +188,16 @@ def test_an_alias_says_it_too() -> None:
 # --- remembered
 
 THINKS = {"content": "", "reasoning_content": "Look it up."}
-CALLS = [*(THINKS | {"reasoning_content": part} for part in ("Look ", "it up.")), {"tool_calls": [{"index": 0} | CALL]}]
+CALLS: list[dict[str, Any]] = [
+    *(THINKS | {"reasoning_content": part} for part in ("Look ", "it up.")),
+    {"tool_calls": [{"index": 0} | CALL]},
+]
 CALLER = _says(THINKS | {"tool_calls": [CALL]}, CALLS, finish="tool_calls")
-AGAIN = [HELLO, {"role": "assistant", "content": "", "tool_calls": [CALL]}, {"role": "tool", "tool_call_id": "call_1", "content": "Rain"}]
+AGAIN: list[Any] = [
+    HELLO,
+    {"role": "assistant", "content": "", "tool_calls": [CALL]},
+    {"role": "tool", "tool_call_id": "call_1", "content": "Rain"},
+]
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -104,13 +104,13 @@ def test_deepseek_is_told_by_its_own_field() -> None:
 
 @pytest.mark.parametrize("engine", list(Engine))
 def test_who_speaks_the_engines_language_is_not_translated(engine: Engine) -> None:
-    way = WAYS.get(engine)
-    fields: list[dict[str, Any]] = {
+    spoken_by: dict[str, list[dict[str, Any]]] = {
         "chat_template_kwargs": [{"chat_template_kwargs": {"thinking": True}}, {"chat_template_kwargs": {"enable_thinking": True}}],
         "reasoning_effort": [{"reasoning_effort": "low"}],
         "thinking": [{"thinking": ON}, {"thinking": ON, "reasoning_effort": "high"}],
-    }.get(way or "", [{"thinking": ON}, {"enable_thinking": True}])
-    for each in fields:
+        "": [{"thinking": ON}, {"enable_thinking": True}],
+    }
+    for each in spoken_by[WAYS.get(engine, "")]:
         sent = body(**each)
         assert spoken(sent, engine, True) is sent
 
