@@ -169,6 +169,8 @@ class Tickets:
         origin = _ORIGIN.decode(stored)
         try:
             ask = openai.read(job.route, body, self._call_limits, origin.salt, self._aliases, self._metadata)
+            if (restored := self.driver.reasoning.restored(origin.tenant, ask, body)) is not body:
+                ask = openai.read(job.route, restored, self._call_limits, origin.salt, self._aliases, self._metadata)
         except CallError as error:
             # It was good when it came: the configuration has changed since.
             self._finish(job, "failed", error.status, openai.error(error.status, error.code, error.message, error.field))
@@ -183,6 +185,7 @@ class Tickets:
         id = self._next_id()
         exchange = Absent(body, self._answer_bytes, partial(self._answered, job))
         job.call = self.driver.calls[id] = Call(self.driver, exchange, Route(job.route), ask, id, b"", time.monotonic(), claim)
+        job.call.tenant = origin.tenant
         # Never fed: there is nobody whose connection must be kept alive.
         job.call.fed = inf
         tenant = Tenant(origin.tenant, origin.salt, min(origin.max_priority, BATCH_PRIORITY if job.batch else origin.max_priority))

@@ -30,3 +30,9 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     """Those fields of `metadata` that were asked for, as text."""
     choices: int = 1
     """Answers that are computed: `n`, or `best_of`."""
+    thinks: bool | None = None
+    """Whether thoughts were asked for (True) or none (False); None where nothing was said."""
+    tools: bool = False
+    """Whether tools are offered."""
+    structured: bool = False
+    """Whether the answer's form is prescribed."""

@@ -60,6 +60,11 @@ class Chat(Generation, gc=False, kw_only=True):
     top_logprobs: Alternatives | None = None
     tools: Raw = ABSENT
     functions: Raw = ABSENT
+    response_format: Raw = ABSENT
+    thinking: Raw = ABSENT
+    enable_thinking: Raw = ABSENT
+    chat_template_kwargs: Raw = ABSENT
+    reasoning_effort: Raw = ABSENT
 
 
 class Completion(Generation, gc=False, kw_only=True):
