@@ -89,7 +89,7 @@ class MemoryUse(msgspec.Struct):
 
 
 class World:
-    """One simulation, to be run once."""
+    """One simulation, to be run to its end; with `add` it goes on from there."""
 
     def __init__(
         self,
@@ -126,16 +126,18 @@ class World:
         """Each machine's deadline; an entry of the heap that differs from it is stale."""
         self._pending: list[Event] = []
         self.memory = MemoryUse()
+        self._broken, self._beat_at = 0, BEAT_S
+        """Faults that have been, and when the next beat is."""
 
     def run(self, watch: Callable[[int], None] | None = None) -> None:
         """Until every request has ended. `watch` is told the number ended, now and then."""
         trips, faults = self.trips, self.faults
-        fault, entry = 0, self._turn
+        fault, entry = self._broken, self._turn
         patience_s = self.setting.patience_s
-        beat_at, scrape_at, ticked_at, stirred_at = BEAT_S, inf, -inf, 0.0
+        beat_at, scrape_at, ticked_at, stirred_at = self._beat_at, inf, -inf, self.now
         scrape_s = self.preset.scrape_s
-        arrival_at = entry.take(trips[0].arrival.at_s) if trips else inf
-        if scrape_s and trips:
+        arrival_at = entry.take(trips[self._arrived].arrival.at_s) if self._arrived < len(trips) else inf
+        if scrape_s and arrival_at < inf:
             scrape_at = floor(arrival_at / scrape_s) * scrape_s
         while self.ended < len(trips):
             engine_at = self._engine_at()
@@ -174,8 +176,13 @@ class World:
                 if watch is not None and not arrived % WATCH_EVERY:
                     watch(self.ended)
             stirred_at = now
+        self._broken, self._beat_at = fault, beat_at
         if watch is not None:
             watch(self.ended)
+
+    def add(self, arrivals: Sequence[Arrival]) -> None:
+        """More requests, none of which comes before what has ended by now: `run` goes on with them."""
+        self.trips += [Trip(arrival) for arrival in arrivals]
 
     # -- engines
 
