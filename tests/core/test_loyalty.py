@@ -42,5 +42,5 @@ def test_what_waits_goes_where_its_prefix_is_though_other_nodes_have_room_first(
 def test_all_are_served_and_no_node_stands_idle_for_it() -> None:
     world = saturated(1, 0, 200)
     assert all(trip.outcome is Outcome.COMPLETED for trip in world.trips)
-    assert summary("penstock", world, Slo())["busy"] > 0.8
-    assert len({trip.node for trip in world.trips}) == 4
+    served = [sum(trip.node == node for trip in world.trips) for node in range(4)]
+    assert min(served) > 35
