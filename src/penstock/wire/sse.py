@@ -26,7 +26,7 @@ class Relay:
 
     __slots__ = (
         "_edge", "_from", "_head", "_held", "_held_bytes", "_known", "_limit", "_newline", "_tail", "_tail_bytes", "_tail_sent",
-        "done", "error", "finish", "first", "overflow", "tokens", "usage", "usage_asked",
+        "done", "error", "finish", "first", "overflow", "status", "tokens", "usage", "usage_asked",
     )  # fmt: skip
 
     def __init__(self, usage_asked: bool, limit: int = EVENT_BYTES) -> None:
@@ -41,6 +41,8 @@ class Relay:
         """`[DONE]` was seen."""
         self.error = False
         """The engine sent an error inside the stream."""
+        self.status = 0
+        """The HTTP status that error would have had, where it says so."""
         self.overflow = False
         """An event was longer than `limit` bytes; from there on the stream goes through unseen."""
         self._limit = limit
@@ -152,6 +154,7 @@ class Relay:
                 self._learn(event, *emitted[0])
         if seen.error is not chunk.ABSENT:
             self.error = True
+            self.status = chunk.status(seen.error)
         if isinstance(seen.usage, Counts):
             self.usage = of(seen.usage)
             return event if seen.choices or self.usage_asked else b""
