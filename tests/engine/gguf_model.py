@@ -15,7 +15,7 @@ import numpy as np
 NAME = "tiny-deepseek"
 LAYERS, WIDTH, HEADS = 3, 128, 4
 Q_RANK, KV_RANK, ROPE, NOPE, VALUE = 48, 32, 16, 16, 16
-EXPERTS, EXPERTS_USED, FEED, EXPERT_FEED = 4, 2, 256, 128
+EXPERTS, EXPERTS_USED, FEED, EXPERT_FEED = 4, 2, 8192, 128
 CONTEXT = 8192
 SPECIALS = ("<bos>", "<eos>", "<|User|>", "<|Assistant|>", "<think>", "</think>")
 TEMPLATE = (
@@ -99,7 +99,9 @@ def _tensors(random: np.random.Generator) -> dict[str, Any]:
     def matrix(*shape: int) -> Any:
         return (random.standard_normal(shape) / np.sqrt(shape[-1])).astype(np.float32)
 
-    ones = lambda size: np.ones(size, dtype=np.float32)  # noqa: E731
+    def ones(size: int) -> Any:
+        return np.ones(size, dtype=np.float32)
+
     output = np.zeros((tokens, WIDTH), dtype=np.float32)
     output[32:127] = matrix(95, WIDTH) * 8.0  # printable ASCII alone: it never ends before it is told to, and its text is its tokens
     found = {"token_embd.weight": matrix(tokens, WIDTH) * 8.0, "output_norm.weight": ones(WIDTH), "output.weight": output}

@@ -11,20 +11,14 @@ from hmac import compare_digest
 import msgspec
 
 from penstock.config import Limits
+from penstock.engine.backends.gathered import Gathered, as_stream
 from penstock.facts import Failure
 from penstock.http1 import Call, Exchange, Upstream
 
 JSON = b"content-type: application/json\r\n"
 GET = ("/health", "/metrics", "/v1/models", "/props", "/slots")
-POST = (
-    "/v1/chat/completions",
-    "/v1/completions",
-    "/v1/embeddings",
-    "/completion",
-    "/tokenize",
-    "/detokenize",
-    "/apply-template",
-)
+WRITTEN = ("/v1/chat/completions", "/v1/completions")
+POST = (*WRITTEN, "/v1/embeddings", "/tokenize", "/detokenize", "/apply-template")
 """Nothing that changes the server or touches files is passed on."""
 
 HOURS_S = 36_000.0
@@ -71,28 +65,47 @@ class Front:
 class Passing:
     """One call on its way through."""
 
-    __slots__ = ("_call", "_exchange", "_front")
+    __slots__ = ("_call", "_exchange", "_front", "_gathered")
 
     def __init__(self, front: Front, exchange: Exchange) -> None:
         self._front, self._exchange = front, exchange
         self._call: Call | None = None
+        self._gathered: Gathered | None = None
+        """Where a stream is put together for a caller who wants the answer whole."""
 
     def begin(self, upstream: Upstream, head: bytes) -> None:
         self._front.running += 1
-        call = self._call = upstream.request(head, self._exchange.body, self)
+        body = as_stream(self._exchange.body) if self._exchange.path in WRITTEN else None
+        if body is not None:
+            self._gathered = Gathered()
+        call = self._call = upstream.request(head, self._exchange.body if body is None else body, self)
         self._exchange.on_cancel = self._left
         self._exchange.on_pause, self._exchange.on_resume = call.pause, call.resume
 
     def on_head(self, status: int, headers: Mapping[str, str]) -> None:
         length = headers.get("content-length")
         kind = headers.get("content-type", "application/json")
+        if self._gathered is not None:
+            if kind.startswith("text/event-stream"):
+                return
+            # An error, which came whole.
+            self._gathered = None
         self._exchange.start(status, f"content-type: {kind}\r\n".encode("latin-1"), None if length is None else int(length))
 
     def on_body(self, data: bytes) -> None:
-        self._exchange.send(data)
+        if self._gathered is not None:
+            self._gathered.feed(data)
+        else:
+            self._exchange.send(data)
 
     def on_end(self) -> None:
-        self._exchange.end()
+        gathered = self._gathered
+        if gathered is None:
+            self._exchange.end()
+        elif gathered.error is None:
+            self._exchange.respond(200, JSON, gathered.whole())
+        else:
+            self._exchange.respond(500, JSON, msgspec.json.encode({"error": gathered.error}))
         self._over()
 
     def on_failure(self, failure: Failure, detail: str) -> None:

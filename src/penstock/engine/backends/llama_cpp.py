@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 import uvloop
@@ -122,8 +122,7 @@ async def _serve(options: Options, model: gguf.Model) -> None:
     await asyncio.wait((loading, stopped), return_when=asyncio.FIRST_COMPLETED)
     if not loading.done():
         # Nothing can interrupt it; nothing is lost with it.
-        sys.stdout.flush()
-        os._exit(0)
+        _leave()
     try:
         llama = loading.result()
     except PenstockError:
@@ -143,7 +142,13 @@ async def _serve(options: Options, model: gguf.Model) -> None:
         draining.cancel()
         await asyncio.wait((draining,))
         await server.drain(0.0)
-    front.close()
+    # Its end would wait for all that is still being computed, though nobody is left to hear it.
+    _leave()
+
+
+def _leave() -> NoReturn:
+    sys.stdout.flush()
+    os._exit(0)
 
 
 async def _load(options: Options, model: gguf.Model, secret: str) -> Any:
