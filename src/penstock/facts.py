@@ -101,6 +101,8 @@ class Signals(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     kv_usage: float | None = None
     """Share of KV memory in use, 0 to 1."""
     models: tuple[str, ...] | None = None
+    engine: str | None = None
+    """What kind of engine it is, as configured or found out."""
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -236,3 +236,21 @@ def test_error_event_is_one_openai_clients_raise_on() -> None:
 
 def test_queue_comment_says_position_and_eta() -> None:
     assert queued_comment(3, 1500) == b": queued position=3 eta_ms=1500\n\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (b'{"message": "full", "code": 503}', 503),
+        (b'{"message": "full", "code": "429"}', 429),
+        (b'{"code": "rate_limit"}', 0),
+        (b'{"code": 99999}', 0),
+        (b'{"code": true}', 0),
+        (b'"text"', 0),
+        (b"null", 0),
+    ],
+)
+def test_an_error_inside_a_stream_tells_the_status_it_would_have_had(error: bytes, status: int) -> None:
+    relay = Relay(False)
+    relay.feed(b'data: {"error": ' + error + b"}\n\n")
+    assert (relay.error, relay.status) == (True, status)

@@ -50,7 +50,7 @@ def believable(signals: Signals) -> Signals:
         running = None
     if waiting is not None and not 0 <= waiting <= REQUESTS_MOST:
         waiting = None
-    return Signals(running=running, waiting=waiting, kv_usage=usage, models=signals.models)
+    return Signals(running=running, waiting=waiting, kv_usage=usage, models=signals.models, engine=signals.engine)
 
 
 class Node(NodeView):

@@ -313,6 +313,10 @@ class Call:
         if not self.flowing and not self._parts:
             self._fail(Failure.PROTOCOL)
             return
+        if not self.flowing and not is_answer(relay.status or 200):
+            # "Busy", or a failure, that came as an event because the status had gone out before: another engine can take over.
+            self._fail(failure_of(relay.status))
+            return
         if self._parts:
             self._flow()
         self.exchange.end()

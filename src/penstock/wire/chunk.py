@@ -71,6 +71,23 @@ def read(data: bytes) -> Chunk | None:
         return None
 
 
+class _Error(Struct, gc=False):
+    code: int | str | None = None
+
+
+_ERROR = msgspec.json.Decoder(_Error)
+
+
+def status(error: Raw) -> int:
+    """The HTTP status that an error inside a stream names, as SGLang's do; 0 where it names none."""
+    try:
+        code = _ERROR.decode(error).code
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
+        return 0
+    number = int(code) if isinstance(code, str) and code.isascii() and code.isdigit() and len(code) == 3 else code
+    return number if isinstance(number, int) and 400 <= number < 600 else 0
+
+
 def without_null_usage(text: bytes) -> bytes:
     """`text` without its one `"usage":null`; unchanged where there is not exactly one."""
     stripped, found = _NULL_USAGE(b"", text)

@@ -28,7 +28,7 @@ class Relay:
 
     __slots__ = (
         "_edge", "_from", "_guarded", "_head", "_head_sent", "_held", "_held_bytes", "_known", "_limit", "_newline", "_same", "_tail",
-        "_tail_bytes", "_tail_sent", "done", "error", "finish", "first", "overflow", "thoughts", "tokens", "usage", "usage_asked",
+        "_tail_bytes", "_tail_sent", "done", "error", "finish", "first", "overflow", "status", "thoughts", "tokens", "usage", "usage_asked",
     )  # fmt: skip
 
     def __init__(self, usage_asked: bool, limit: int = EVENT_BYTES, thoughts: Thoughts | None = None) -> None:
@@ -45,6 +45,8 @@ class Relay:
         """`[DONE]` was seen."""
         self.error = False
         """The engine sent an error inside the stream."""
+        self.status = 0
+        """The HTTP status that error would have had, where it says so."""
         self.overflow = False
         """An event was longer than `limit` bytes; from there on the stream goes through unseen."""
         self._limit = limit
@@ -177,6 +179,7 @@ class Relay:
                     self._learn(event, key, text, *form)
         if seen.error is not chunk.ABSENT:
             self.error = True
+            self.status = chunk.status(seen.error)
         return sent
 
     def _without_usage(self, seen: chunk.Chunk, event: bytes) -> bytes:
