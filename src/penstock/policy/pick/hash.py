@@ -12,7 +12,7 @@ spread over all others, where a ring's next node would be given them all (Chen, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import inf, log
+from math import inf, log1p
 from typing import TYPE_CHECKING
 
 from xxhash import xxh3_64_intdigest
@@ -22,32 +22,31 @@ if TYPE_CHECKING:
     from penstock.policy.views import FlightView, NodeView
 
 WORD = 2**64 - 1
+UNIT = 2.0**-64
 HOME, ELSEWHERE = 1.0, 0.0
 
 
 class Hash:
     def place(self, flight: FlightView, nodes: Sequence[NodeView], by: Sequence[str], bound: float) -> tuple[int, float]:
-        key, total, weight, even = key_of(flight.request, by), 1, 0.0, True
-        first = nodes[0].capacity
+        key, total, capacity = key_of(flight.request, by), 1, 0.0
         for node in nodes:
             total += node.running
-            weight += node.capacity
-            if node.capacity != first:
-                even = False
-        share = bound * total / weight
+            capacity += node.capacity
+        share = bound * total / capacity
         home = chosen = -1
-        least = least_free = inf
+        least = nearest = inf
         for place, node in enumerate(nodes):
+            draw = 1.0 - xxh3_64_intdigest(node.tag, key) * UNIT
             # The first of exponential waiting times, at rates that are the capacities, is each node's with the odds of its capacity.
-            # Where those are equal the largest draw is the first of them, without a logarithm.
-            draw = xxh3_64_intdigest(node.tag, key)
-            wait = -float(draw) if even else -log((draw + 1) / (WORD + 1)) / node.capacity
-            if wait < least:
-                least, home = wait, place
-            if wait < least_free and node.running < share * node.capacity:
-                least_free, chosen = wait, place
+            # None is shorter than its draw: hardly any logarithm has to be taken.
+            if draw < nearest * node.capacity:
+                wait = -log1p(-draw) / node.capacity if draw < 1.0 else inf
+                if wait < least:
+                    least, home = wait, place
+                if wait < nearest and node.running < share * node.capacity:
+                    nearest, chosen = wait, place
         # Somebody is always below the bound; rounding alone could say otherwise.
-        return (home if chosen < 0 else chosen), (HOME if chosen in (home, -1) else ELSEWHERE)
+        return (home, HOME) if chosen in (home, -1) else (chosen, ELSEWHERE)
 
 
 def key_of(request: Request, by: Sequence[str]) -> int:
@@ -56,7 +55,8 @@ def key_of(request: Request, by: Sequence[str]) -> int:
         if kind == "session" and request.session:
             return xxh3_64_intdigest(f"session {request.tenant} {request.session}".encode())
         if kind == "prefix" and request.blocks:
-            return request.blocks[0] & WORD
+            # Hashed once more: small numbers, as traces have them, would be drawn alike by nodes whose names differ little.
+            return xxh3_64_intdigest(b"prefix", request.blocks[0] & WORD)
         if kind == "tenant" and request.tenant:
             return xxh3_64_intdigest(f"tenant {request.tenant}".encode())
     # It has nothing in common with any other: they spread.
