@@ -23,6 +23,8 @@ MANY = 64
 """Nodes of one lane that are looked at one by one; beyond, the clock wakes a pass instead."""
 HOLD_BACK, PATIENT_S = 0.25, 8.0
 """A request that waits for memory is kept some once a quarter of the time to its deadline is over, or of this."""
+BURST = 2
+"""As many heads that wait for a node, and all begin alike, are taken for a burst of one prefix."""
 
 
 class Dispatch:
@@ -90,6 +92,7 @@ class Dispatch:
         skipped: list[Flight] = []
         least = inf
         claims: list[tuple[Node, float]] = []
+        begins: list[tuple[int, ...]] = []
         was_blocked, lane.blocked = lane.blocked, False
         while len(skipped) < knobs.scan and (flight := queue.pop()) is not None:
             tokens, leaves = core.kv_tokens(flight), core.leaves(flight, now)
@@ -109,7 +112,7 @@ class Dispatch:
                         break
                     least = min(least, tokens + leaves)
             elif now + (flight.own_s if flight.by_end else choice.ready_s) > flight.due:
-                if core.way.may_open(flight, now):
+                if burst(begins) or core.way.may_open(flight, now):
                     skipped.append(flight)
                 else:
                     self.give_up(flight, now, actions)
@@ -123,7 +126,9 @@ class Dispatch:
                     queue.pass_over(flight)
                 skipped.append(flight)
                 claims.append((choice.node, choice.node.free_at))
-                choice.node.free_at = max(now, choice.node.free_at) + choice.uncached * choice.node.token_s
+                begins.append(flight.request.blocks[:1])
+                own_s = choice.uncached * choice.node.token_s
+                choice.node.free_at = max(now, choice.node.free_at) + own_s * (max(1.0, queue.size / knobs.scan) if burst(begins) else 1.0)
         for node, free_at in reversed(claims):
             node.free_at = free_at
         for flight in skipped:
@@ -175,3 +180,10 @@ class Dispatch:
                 flight.claim = node
                 node.memory.hold_back(flight, tokens)
         return True
+
+
+def burst(begins: Sequence[tuple[int, ...]]) -> bool:
+    """Whether all that wait for a node have the same first block. Then each stands for its share of the whole queue: a pass looks at few
+    heads, and by these alone waiting for the node that has their prefix would seem to pay for as long as there are others behind.
+    """
+    return len(begins) >= BURST and bool(begins[0]) and begins.count(begins[0]) == len(begins)
