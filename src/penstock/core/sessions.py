@@ -37,4 +37,4 @@ class Sessions:
 
 
 def key_of(request: Request) -> int:
-    return xxh3_64_intdigest(f"{request.tenant} {request.session}".encode())
+    return xxh3_64_intdigest(f"{request.tenant} {request.session}".encode(errors="surrogatepass"))

@@ -53,7 +53,7 @@ def key_of(request: Request, by: Sequence[str]) -> int:
     """The first of what `by` names that the request has, as a 64-bit number; salted by tenant, as a prompt's hashes are already."""
     for kind in by:
         if kind == "session" and request.session:
-            return xxh3_64_intdigest(f"session {request.tenant} {request.session}".encode())
+            return xxh3_64_intdigest(f"session {request.tenant} {request.session}".encode(errors="surrogatepass"))
         if kind == "prefix" and request.blocks:
             # Hashed once more: small numbers, as traces have them, would be drawn alike by nodes whose names differ little.
             return xxh3_64_intdigest(b"prefix", request.blocks[0] & WORD)
