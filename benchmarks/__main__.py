@@ -9,7 +9,7 @@ from benchmarks.row import Row, show
 
 ALL = (
     "startup", "decision", "inprocess", "preempt", "simulate", "goodput", "memory", "fairness", "cost", "limits", "overload", "unknown",
-    "eta", "returns", "hashing",
+    "eta", "returns", "hashing", "herding",
 )  # fmt: skip
 
 

@@ -54,7 +54,7 @@ class Play:
 
     def choose(
         self, blocks: tuple[int, ...] = (), tokens: int = 1_000, *,
-        tried: int = 0, hint: Node | None = None, knobs: Knobs = KNOBS, **facts: str,
+        tried: int = 0, hint: Node | None = None, knobs: Knobs = KNOBS, **facts: Any,
     ) -> Choice | None:  # fmt: skip
         flight = flying(call(1, tokens=tokens, blocks=blocks, **facts), DEFAULT, LANE, 0.0, tried=tried)
         return self.router.choose(flight, self.nodes, tokens + 100, knobs, 0.0, hint)
@@ -261,7 +261,7 @@ def test_knobs_turn_the_weights_of_several_scores() -> None:
         (Knobs(), 0, 1.0 - 0.1),
     ):
         choice = play.chosen(knobs=knobs)
-        assert (choice.node.index, choice.score) == (index, pytest.approx(score))
+        assert choice.node.index == index and choice.score == pytest.approx(score)
 
 
 def test_weight_of_a_score_alone_is_not_turned() -> None:

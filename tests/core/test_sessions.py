@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.playbook import NOTHING, Play, build, call, forward
@@ -70,7 +72,7 @@ def play(policy: Policy = STICKY) -> Play:
     return play
 
 
-def nodes_of(play: Play, first: int, count: int = 40, **facts: str) -> set[str]:
+def nodes_of(play: Play, first: int, count: int = 40, **facts: Any) -> set[str]:
     found = set()
     for id in range(first, first + count):
         play >> Arrived(call(id, tokens=10, **facts))

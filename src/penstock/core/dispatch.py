@@ -111,7 +111,9 @@ class Dispatch:
                     if not self.hold_back(flight, tokens, skipped, now):
                         break
                     least = min(least, tokens + leaves)
-            elif now + (flight.own_s if flight.by_end else choice.ready_s) > flight.due:
+            elif self.late(flight, choice, now) and (sooner := self.sooner(flight, tokens, leaves, now)) is not None:
+                self.start(flight, sooner, was_blocked, now, actions)
+            elif self.late(flight, choice, now):
                 if burst(begins) or core.way.may_open(flight, now):
                     skipped.append(flight)
                 else:
@@ -133,6 +135,27 @@ class Dispatch:
             node.free_at = free_at
         for flight in skipped:
             queue.put_back(flight)
+
+    def late(self, flight: Flight, choice: Choice, now: float) -> bool:
+        """Whether it would be late at the node that serves it best."""
+        return now + (flight.own_s if flight.by_end else choice.ready_s) > flight.due
+
+    def sooner(self, flight: Flight, tokens: int, leaves: int, now: float) -> Choice | None:
+        """A node that could begin it at once, and in time, where the one that serves it best would be late: an idle one, most often, that
+        does not have its prefix."""
+        if flight.by_end:
+            return None
+        core = self.core
+        choice = core.router.soonest(flight, flight.lane.nodes, tokens + leaves, core.knobs, now)
+        if (
+            choice is None
+            or self.late(flight, choice, now)
+            or not self.has_room(flight, choice, now)
+            or not choice.node.in_time(flight, now)
+        ):
+            return None
+        choice.kv_tokens = tokens
+        return choice
 
     def has_room(self, flight: Flight, choice: Choice, now: float) -> bool:
         """Whether its node may begin it now."""

@@ -132,6 +132,18 @@ class Router:
         ready_s = (wait if wait > 0 else 0.0) + node.base_s + uncached * node.token_s
         return Choice(node, uncached, tokens, score, ready_s)
 
+    def soonest(self, flight: Flight, nodes: Sequence[Node], tokens: int, knobs: Knobs, now: float) -> Choice | None:
+        """The node with memory for `tokens` that is to show its first token before all others, whatever that costs them."""
+        request, best = flight.request, None
+        holders = self.prefixes.match(request.blocks)
+        among = nodes if len(nodes) <= ALL else self.candidates(nodes, holders, knobs.sample, None)
+        for node, hit in zip(*self._able(flight, among, holders, tokens, now), strict=True):
+            uncached = request.prompt_tokens - hit
+            ready_s = max(0.0, node.free_at - now) + node.base_s + uncached * node.token_s
+            if best is None or ready_s < best.ready_s:
+                best = Choice(node, uncached, tokens, -ready_s, ready_s)
+        return best
+
     def _able(
         self, flight: Flight, among: Sequence[Node], holders: dict[int, int] | None, tokens: int, now: float
     ) -> tuple[list[Node], list[int]]:
