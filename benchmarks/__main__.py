@@ -9,7 +9,7 @@ from benchmarks.row import Row, show
 
 ALL = (
     "startup", "decision", "inprocess", "preempt", "simulate", "goodput", "memory", "fairness", "thoughts", "cost", "limits", "overload",
-    "unknown", "eta", "returns",
+    "unknown", "eta", "returns", "hashing", "herding",
 )  # fmt: skip
 
 

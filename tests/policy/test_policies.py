@@ -84,7 +84,20 @@ def test_scores_are_finite_one_a_node_and_the_same_when_asked_again(name: str, n
     assert scores == policy.score(flight(), nodes, cached, now)
 
 
-@pytest.mark.parametrize("name", PICK)
+def test_every_pick_goes_by_scores_or_by_the_request() -> None:
+    assert all(hasattr(one, "pick") != hasattr(one, "place") for one in PICK.values())
+
+
+@pytest.mark.parametrize("name", [name for name, one in PICK.items() if hasattr(one, "place")])
+@given(nodes=nodes, session=st.text(max_size=5), bound=st.floats(1, 100))
+def test_places_are_valid_and_the_same_when_asked_again(name: str, nodes: list[Node], session: str, bound: float) -> None:
+    policy, asked = find(PICK, name, "k"), flight(call(1, session=session))
+    index, score = policy.place(asked, nodes, ("session",), bound)
+    assert 0 <= index < len(nodes) and isfinite(score)
+    assert (index, score) == policy.place(asked, nodes, ("session",), bound)
+
+
+@pytest.mark.parametrize("name", [name for name, one in PICK.items() if hasattr(one, "pick")])
 @given(scores=st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=20), seed=st.integers(0, 99))
 def test_picks_are_valid_and_seeded(name: str, scores: list[float], seed: int) -> None:
     policy, among = find(PICK, name, "k"), [node()] * len(scores)

@@ -30,6 +30,7 @@ from penstock.core.prefix import PrefixIndex
 from penstock.core.roster import Roster
 from penstock.core.route import KEPT_SLOTS, Choice, Router
 from penstock.core.second import Second
+from penstock.core.sessions import Sessions
 from penstock.core.way import Way
 from penstock.events import (
     Action,
@@ -91,7 +92,7 @@ class Core:
         """Time to first token that the most urgent class has which has come, one above `lowest`."""
         self.depth_s = knobs.depth_s
         self.deadline = inf
-        self.prefixes = PrefixIndex()
+        self.prefixes, self.sessions = PrefixIndex(), Sessions()
         self.climb, self.way, self.second = Climb(self), Way(self), Second(self)
         self.dispatch, self.roster = Dispatch(self), Roster(self)
         self._handlers: dict[type, Callable[[Any, float, list[Action]], Node | None]] = {
@@ -326,6 +327,8 @@ class Core:
         flight.lane.drain.forwarded(flight, now)
         if request.blocks:
             self.prefixes.insert(node.index, request.blocks)
+        if self.router.remembers:
+            self.sessions.served(request, node.index)
         share, itl_s = self.knobs.hedge_share, node.steps.itl_s
         if share:
             hedges = self.second.hedges
@@ -503,5 +506,5 @@ class Core:
         self.weighs = bool(self.shares) or (self.yields and not self.fair)
         self.books.flood.slower = self.knobs.slower
         self.admission = Admission(config.policy, self.knobs, self.rng, self.books, self.answers)
-        self.router = Router(config.policy, self.prefixes, self.rng, self.books)
+        self.router = Router(config.policy, self.prefixes, self.rng, self.books, self.sessions)
         self.roster.configure(now, [] if actions is None else actions)

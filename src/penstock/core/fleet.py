@@ -99,6 +99,7 @@ class Node(NodeView):
 
     def __init__(self, index: int, node: config.Node, knobs: Knobs, profile: Profile | None) -> None:
         self.index, self.bit, self.name, self.config = index, 1 << index, node.name, node
+        self.tag, self.capacity, self.cost, self.near = node.name.encode(), node.capacity, node.cost, 0.0
         self.models: tuple[str, ...] | None = node.models or None
         self.state = "up"
         self.breaker = Breaker()

@@ -27,7 +27,7 @@ OWN = (
     "forwarded", "grace_s", "key", "ladder", "lane", "length", "loyal_at", "node", "owed", "payer", "prompt_kv", "queued", "quota",
     "rank", "ready_at", "recalls", "returns", "rung", "shares", "taken", "tried", "twin", "uncached", "usual", "waiting", "waits",
 )  # fmt: skip
-SEEN = ("arrived", "due", "model", "output", "own_s", "priority", "request", "task")
+SEEN = ("arrived", "before", "due", "model", "output", "own_s", "priority", "request", "task")
 """What policies see of it, too."""
 
 
@@ -44,6 +44,7 @@ class Flight(FlightView):
         self.task = task
         self.lane = lane
         self.arrived = arrived
+        self.before = -1
         self.ladder = ladder
         self.model = model
         """The model that serves it: the one asked for, until a rung names another."""

@@ -11,6 +11,7 @@ from penstock.core.lane import ANY, Lane, served
 from penstock.core.lengths import capped
 from penstock.events import Action, NodeDraining, NodeLost, NodeSeen, Progress
 from penstock.facts import BLOCK_TOKENS, Outcome
+from penstock.policy.score.locality import nearness
 
 if TYPE_CHECKING:
     from penstock.core.core import Core
@@ -36,6 +37,7 @@ class Roster:
         tpot_s = min(task.tpot_s for task in core.classify.classes)
         for node in self.nodes:
             node.tpot_s = tpot_s
+            node.near = nearness(core.config.labels, node.config.labels)
             node.learn_pace()
             if node.index >= self.numbered:
                 self.numbered = node.index + 1
@@ -115,3 +117,4 @@ class Roster:
             node.state = "lost"
             node.watch()
             self.core.prefixes.clear(node.index)
+            self.core.sessions.forget(node.index)

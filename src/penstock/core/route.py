@@ -16,11 +16,12 @@ from penstock.core.fairness import Fairness
 from penstock.core.fleet import Node
 from penstock.core.flight import Flight
 from penstock.core.prefix import PrefixIndex
+from penstock.core.sessions import Sessions
 from penstock.facts import BLOCK_TOKENS
 from penstock.knobs import Knobs
 from penstock.policy import PICK, SCORE, find
 from penstock.policy.pick.best import Best
-from penstock.policy.views import Leader, Pick, Score
+from penstock.policy.views import Leader, Pick, Placer, Score
 
 ALL = 16
 HOLDERS = 4
@@ -46,30 +47,38 @@ class Choice:
 
 
 class Router:
-    def __init__(self, policy: config.Policy, prefixes: PrefixIndex, rng: Random, books: Fairness | None = None) -> None:
-        self.books = books or Fairness()
+    def __init__(
+        self, policy: config.Policy, prefixes: PrefixIndex, rng: Random, books: Fairness | None = None, sessions: Sessions | None = None
+    ) -> None:
+        self.books, self.sessions, self.weights = books or Fairness(), sessions or Sessions(), policy.score
         self.scores: list[tuple[float, Score]] = [
             (weight, find(SCORE, name, f"policy.score.{name}")) for name, weight in policy.score.items()
         ]
+        self.weighed: Knobs | None = None
+        """The knobs that the weights in `scores` are by."""
         self.single: Score | None = self.scores[0][1] if len(self.scores) == 1 and self.scores[0][0] > 0 else None
-        self.picker: Pick = find(PICK, policy.pick, "policy.pick")
+        self.remembers = any(getattr(score, "remembers", False) for _, score in self.scores)
+        picker = find(PICK, policy.pick, "policy.pick")
+        self.placer: Placer | None = picker if hasattr(picker, "place") else None
+        self.by = policy.hash_by
+        self.picker: Pick = Best() if self.placer is not None else picker
         self.leader: Leader | None = None
         """Scores and picks in one, where the policies allow that."""
         self.tolerance = 0.0
-        if isinstance(self.picker, Best) and hasattr(self.single, "lead"):
+        if self.placer is None and isinstance(self.picker, Best) and hasattr(self.single, "lead"):
             self.leader, self.tolerance = cast(Leader, self.single), self.picker.tolerance
         self.prefixes, self.rng = prefixes, rng
         self.top, self.kept_slots = 0, 0.0
         """The priority that the last slots of a node are kept for, once one with a deadline stands above others, and their share."""
 
-    def candidates(self, nodes: Sequence[Node], holders: dict[int, int], sample: int, hint: Node | None) -> list[Node]:
+    def candidates(self, nodes: Sequence[Node], holders: dict[int, int], sample: int, hint: Node | None, before: int = -1) -> list[Node]:
         drawn = {node.index: node for node in self.rng.sample(nodes, min(sample, len(nodes)))}
         if hint is not None:
             drawn[hint.index] = hint
-        if holders:
+        if holders or before >= 0:
             deepest = sorted(holders, key=holders.__getitem__, reverse=True)[:HOLDERS]
             # Positions in a lane follow node numbers unless nodes came and went: look the number up only where it fits.
-            for index in deepest:
+            for index in (*deepest, before) if before >= 0 else deepest:
                 if index < len(nodes) and nodes[index].index == index:
                     drawn[index] = nodes[index]
         return list(drawn.values())
@@ -91,7 +100,10 @@ class Router:
         if flight.account is not None and (kept := self.kept(flight, nodes)):
             nodes = nodes[kept:]
         holders = self.prefixes.match(request.blocks) if request.blocks else None
-        among = nodes if len(nodes) <= ALL else self.candidates(nodes, holders or {}, knobs.sample, hint)
+        if self.remembers:
+            flight.before = self.sessions.node_of(request)
+        few = len(nodes) <= ALL or self.placer is not None
+        among = nodes if few else self.candidates(nodes, holders or {}, knobs.sample, hint, flight.before)
         able: Sequence[Node]
         cached: Sequence[int]
         elsewhere = 0
@@ -109,7 +121,11 @@ class Router:
             return None
         if self.leader is not None:
             index, score = self.leader.lead(flight, able, cached, now, self.tolerance, self.rng)
+        elif self.placer is not None:
+            index, score = self.placer.place(flight, able, self.by, knobs.hash_bound)
         else:
+            if knobs is not self.weighed:
+                self.weigh(knobs)
             scores = self.score(flight, able, cached, now)
             index = self.picker.pick(scores, able, self.rng)
             score = scores[index]
@@ -121,6 +137,18 @@ class Router:
         if elsewhere > cached[index]:
             choice.missed = elsewhere - cached[index]
         return choice
+
+    def soonest(self, flight: Flight, nodes: Sequence[Node], tokens: int, knobs: Knobs, now: float) -> Choice | None:
+        """The node with memory for `tokens` that is to show its first token before all others, whatever that costs them."""
+        request, best = flight.request, None
+        holders = self.prefixes.match(request.blocks)
+        among = nodes if len(nodes) <= ALL else self.candidates(nodes, holders, knobs.sample, None)
+        for node, hit in zip(*self._able(flight, among, holders, tokens, now), strict=True):
+            uncached = request.prompt_tokens - hit
+            ready_s = max(0.0, node.free_at - now) + node.base_s + uncached * node.token_s
+            if best is None or ready_s < best.ready_s:
+                best = Choice(node, uncached, tokens, -ready_s, ready_s)
+        return best
 
     def _able(
         self, flight: Flight, among: Sequence[Node], holders: dict[int, int] | None, tokens: int, now: float
@@ -146,6 +174,12 @@ class Router:
             elif hit > elsewhere:
                 elsewhere = hit
         return able, cached, elsewhere
+
+    def weigh(self, knobs: Knobs) -> None:
+        """Take over the knobs that turn weights, of the shipped scores: `weight_latency` and so on."""
+        self.weighed = knobs
+        turned = [weight * getattr(knobs, f"weight_{name}", 1.0) for name, weight in self.weights.items()]
+        self.scores = [(weight, score) for weight, (_, score) in zip(turned, self.scores, strict=True)]
 
     def score(self, flight: Flight, nodes: Sequence[Node], cached: Sequence[int], now: float) -> list[float]:
         if self.single is not None:

@@ -169,6 +169,11 @@ def _check_policy(config: Config) -> None:
     policy.find(policy.ORDER, chosen.order, "policy.order")
     policy.find(policy.ADMIT, chosen.admit, "policy.admit")
     policy.find(policy.PICK, chosen.pick, "policy.pick")
+    if not chosen.hash_by:
+        raise ConfigError("names nothing; leave it out for session, prefix, tenant", key="policy.hash_by")
+    for index, kind in enumerate(chosen.hash_by):
+        if kind in chosen.hash_by[:index]:
+            raise ConfigError(f"{kind} is named before", key=f"policy.hash_by[{index}]")
     for name, weight in chosen.score.items():
         policy.find(policy.SCORE, name, f"policy.score.{name}")
         if not math.isfinite(weight) or weight < 0:
