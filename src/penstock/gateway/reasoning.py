@@ -114,7 +114,7 @@ class Reasoning:
 
     def body(self, ask: openai.Call, node: Node) -> bytes:
         """What to send to a node."""
-        return thinking.spoken(ask.body, node.config.engine, ask.thinks) if ask.thinks is not None else ask.body
+        return thinking.spoken(ask.body, _engine(node), ask.thinks) if ask.thinks is not None else ask.body
 
     # --- an answer's way
 
@@ -125,7 +125,7 @@ class Reasoning:
             return None
         node = call.node
         assert node is not None
-        inside = False if ask.structured or node.config.engine in _IN_FORM else None
+        inside = False if ask.structured or _engine(node) in _IN_FORM else None
         return Thoughts(self._habit(call, node), normalise=self.normalise, collect=ask.tools, inside=inside)
 
     def streamed(self, call: Call, thoughts: Thoughts) -> None:
@@ -158,6 +158,10 @@ class Reasoning:
             if len(self._habits) > HABITS:
                 self._habits.popitem(last=False)
         return habit
+
+
+def _engine(node: Node) -> config.Engine:
+    return node.config.engine
 
 
 _IN_FORM = frozenset({config.Engine.DEEPSEEK, config.Engine.OPENAI})
