@@ -194,7 +194,7 @@ class App:
     def _restored(self, exchange: Exchange, route: Route, ask: openai.Call, tenant: Tenant) -> openai.Call:
         """The call with the thoughts that its client dropped. It is read again then: prefix and size are those of what is sent."""
         body = self.driver.reasoning.restored(tenant.name, ask, exchange.body)
-        if body is exchange.body:
+        if body is exchange.body or len(body) > self._limits.body_bytes:
             return ask
         return openai.read(route, body, self._limits, tenant.salt, self._aliases, self._form.metadata)
 

@@ -119,7 +119,8 @@ class Call:
         if self.tries:
             self._restart()
         self.tries += 1
-        self.upstream = node.upstream.request(node.heads[self.route], self.driver.reasoning.body(self.ask, node), self)
+        body = self.ask.body if self.ask.thinks is None else self.driver.reasoning.body(self.ask, node)
+        self.upstream = node.upstream.request(node.heads[self.route], body, self)
         if self.exchange.paused:
             self._pause()
 

@@ -16,7 +16,7 @@ from xxhash import xxh3_128_digest
 from penstock import config
 from penstock.facts import Route
 from penstock.wire import openai, thinking
-from penstock.wire.reasoning import Habit, Thoughts, whole
+from penstock.wire.reasoning import Habit, Thoughts, shows, whole
 from penstock.wire.toolcalls import ID_CHARS, ToolCall, meaning, put_back
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class Reasoning:
 
     def body(self, ask: openai.Call, node: Node) -> bytes:
         """What to send to a node."""
-        return ask.body if ask.thinks is None else thinking.spoken(ask.body, node.config.engine, ask.thinks)
+        return thinking.spoken(ask.body, _engine(node), ask.thinks) if ask.thinks is not None else ask.body
 
     # --- an answer's way
 
@@ -125,7 +125,7 @@ class Reasoning:
             return None
         node = call.node
         assert node is not None
-        inside = False if ask.structured or node.config.engine in _IN_FORM else None
+        inside = False if ask.structured or _engine(node) in _IN_FORM else None
         return Thoughts(self._habit(call, node), normalise=self.normalise, collect=ask.tools, inside=inside)
 
     def streamed(self, call: Call, thoughts: Thoughts) -> None:
@@ -135,9 +135,10 @@ class Reasoning:
 
     def whole(self, call: Call, body: bytes) -> bytes:
         """A JSON answer in form."""
-        node = call.node
-        if call.route is not Route.CHAT or node is None or not (self.normalise or call.ask.tools):
+        if not shows(body) or call.route is not Route.CHAT or not (self.normalise or call.ask.tools):
             return body
+        node = call.node
+        assert node is not None
         body, found = whole(body, self._habit(call, node), normalise=self.normalise)
         if found:
             self._remember(call, found)
@@ -157,6 +158,10 @@ class Reasoning:
             if len(self._habits) > HABITS:
                 self._habits.popitem(last=False)
         return habit
+
+
+def _engine(node: Node) -> config.Engine:
+    return node.config.engine
 
 
 _IN_FORM = frozenset({config.Engine.DEEPSEEK, config.Engine.OPENAI})

@@ -245,10 +245,13 @@ class Thoughts:
         strand.tail = text[-2 * len(think.CLOSE) :]
 
 
+def shows(body: bytes) -> bool:
+    """Whether a JSON answer may have thoughts in it, by what is found without reading it."""
+    return b'"reasoning' in body or (b"think" in body and (b"think>" in body or b'"thinking"' in body or b"think\\u003" in body))
+
+
 def whole(body: bytes, habit: Habit, *, normalise: bool = True) -> tuple[bytes, list[tuple[list[ToolCall], str]]]:
     """A JSON answer, and what is to be remembered of it: tool calls and the thoughts before them. The same object where nothing changes."""
-    if not (b'"reasoning' in body or b"think>" in body or b'"thinking"' in body or b"\\u003e" in body):
-        return body, []
     try:
         fields = _OBJECT.decode(body)
         choices = _OBJECTS.decode(fields["choices"])
