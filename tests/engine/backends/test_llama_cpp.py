@@ -134,7 +134,7 @@ def test_asked_to_stop_it_finishes_what_it_has_begun(gguf_file: Path, number: si
     with llama(gguf_file) as server:
         run(lambda: test(server))
         assert server.stage.end() == 0
-        assert "lets 1 answers end" in server.stage.printed
+        assert "answers to finish: 1," in server.stage.printed
 
 
 def test_asked_twice_it_stops_at_once(gguf_file: Path) -> None:
@@ -142,7 +142,7 @@ def test_asked_twice_it_stops_at_once(gguf_file: Path) -> None:
         async with before(server.url) as (_, client):
             await _begun(client)
             server.stage.process.terminate()
-            await asyncio.to_thread(server.stage.wait_for, "lets 1 answers end")
+            await asyncio.to_thread(server.stage.wait_for, "answers to finish: 1,")
             server.stage.process.terminate()
             assert await asyncio.to_thread(server.stage.end) == 0
 

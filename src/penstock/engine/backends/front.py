@@ -34,7 +34,7 @@ class Front:
         self._upstream: Upstream | None = None
         self._heads: dict[tuple[str, str], bytes] = {}
         self.running = 0
-        """Calls under way."""
+        """Answers under way."""
 
     def open(self, url: str, key: str) -> None:
         place = url.partition("://")[2]
@@ -65,17 +65,18 @@ class Front:
 class Passing:
     """One call on its way through."""
 
-    __slots__ = ("_call", "_exchange", "_front", "_gathered")
+    __slots__ = ("_call", "_counts", "_exchange", "_front", "_gathered")
 
     def __init__(self, front: Front, exchange: Exchange) -> None:
         self._front, self._exchange = front, exchange
         self._call: Call | None = None
+        self._counts = exchange.path in WRITTEN
         self._gathered: Gathered | None = None
         """Where a stream is put together for a caller who wants the answer whole."""
 
     def begin(self, upstream: Upstream, head: bytes) -> None:
-        self._front.running += 1
-        body = as_stream(self._exchange.body) if self._exchange.path in WRITTEN else None
+        self._front.running += self._counts
+        body = as_stream(self._exchange.body) if self._counts else None
         if body is not None:
             self._gathered = Gathered()
         call = self._call = upstream.request(head, self._exchange.body if body is None else body, self)
@@ -124,7 +125,7 @@ class Passing:
         """Once: the exchange and this refer to each other."""
         if self._call is not None:
             self._call = None
-            self._front.running -= 1
+            self._front.running -= self._counts
             self._exchange.on_cancel = self._exchange.on_pause = self._exchange.on_resume = None
 
 

@@ -133,7 +133,7 @@ async def _serve(options: Options, model: gguf.Model) -> None:
     _say(f"penstock engine: llama.cpp serves {model.name} on http://{host}:{port}")
     await stopped
     if front.running:
-        _say(f"lets {front.running} answers end, for at most {DRAIN_S:g} s; a second signal stops at once")
+        _say(f"answers to finish: {front.running}, for at most {DRAIN_S:g} s; a second signal stops at once")
     draining = asyncio.ensure_future(server.drain(DRAIN_S))
     hurry = asyncio.ensure_future(signals.get())
     await asyncio.wait((draining, hurry), return_when=asyncio.FIRST_COMPLETED)
