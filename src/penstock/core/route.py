@@ -143,7 +143,7 @@ class Router:
         request, best = flight.request, None
         holders = self.prefixes.match(request.blocks)
         among = nodes if len(nodes) <= ALL else self.candidates(nodes, holders, knobs.sample, None)
-        for node, hit in zip(*self._able(flight, among, holders, tokens, now), strict=True):
+        for node, hit in zip(*self._able(flight, among, holders, tokens, now)[:2], strict=True):
             uncached = request.prompt_tokens - hit
             ready_s = max(0.0, node.free_at - now) + node.base_s + uncached * node.token_s
             if best is None or ready_s < best.ready_s:
