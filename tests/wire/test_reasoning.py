@@ -113,6 +113,13 @@ def test_both_names_at_once_stay() -> None:
     assert normalised([part]) == part
 
 
+@pytest.mark.parametrize("empty", ["", None])
+def test_an_empty_field_of_deepseeks_name_gives_way(empty: str | None) -> None:
+    parts = [event({"reasoning": word, "reasoning_content": empty}) for word in ("Hm", " so", ".")]
+    assert both(normalised([*parts, *content("It is")])) == ("Hm so.", "It is")
+    assert both(normalised([event({"reasoning_content": empty, "reasoning": "Hm"})] * 2)) == ("HmHm", "")
+
+
 def test_a_name_inside_a_text_is_left_alone() -> None:
     out = normalised([event({"content": '"reasoning":"x"'}), *content("a")])
     assert text(out, "content") == '"reasoning":"x"a'
