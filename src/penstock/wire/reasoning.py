@@ -127,10 +127,14 @@ class Thoughts:
                 if self._normalise:
                     edit = self._text(strand, choice)
             edits.append(edit)
-        if named:
-            out = _named(out, seen)
-        if any(edit is not None for edit in edits):
-            out = _edited(out, edits)
+        try:
+            if named:
+                out = _named(out, seen)
+            if any(edit is not None for edit in edits):
+                out = _edited(out, edits)
+        except (msgspec.MsgspecError, UnicodeError):
+            # Something beside what was read of it is no JSON after all.
+            out = event
         if not self._settle():
             self._last = event
         return out
