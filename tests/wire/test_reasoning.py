@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.wire.reasoning import KEPT_BYTES, WATCHED, Habit, Thoughts, whole
+from penstock.wire.reasoning import KEPT_BYTES, STRANDS, WATCHED, Habit, Thoughts, whole
 from penstock.wire.sse import Relay
 from penstock.wire.think import Splitter
 
@@ -40,7 +40,7 @@ def deltas(out: bytes) -> list[dict[str, Any]]:
     for block in out.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n\n"):
         data = b"\n".join(line[5:] for line in block.removeprefix(b"\xef\xbb\xbf").split(b"\n") if line.startswith(b"data:"))
         if data and data.strip() != b"[DONE]":
-            found += [choice["delta"] | {"finish": choice["finish_reason"]} for choice in json.loads(data)["choices"]]
+            found += [(choice.get("delta") or {}) | {"finish": choice.get("finish_reason")} for choice in json.loads(data)["choices"]]
     return found
 
 
@@ -111,6 +111,13 @@ def test_another_engines_field_gets_deepseeks_name(name: str, space: str) -> Non
 def test_both_names_at_once_stay() -> None:
     part = event({"reasoning": "Hm", "reasoning_content": "Hm"})
     assert normalised([part]) == part
+
+
+@pytest.mark.parametrize("empty", ["", None])
+def test_an_empty_field_of_deepseeks_name_gives_way(empty: str | None) -> None:
+    parts = [event({"reasoning": word, "reasoning_content": empty}) for word in ("Hm", " so", ".")]
+    assert both(normalised([*parts, *content("It is")])) == ("Hm so.", "It is")
+    assert both(normalised([event({"reasoning_content": empty, "reasoning": "Hm"})] * 2)) == ("HmHm", "")
 
 
 def test_a_name_inside_a_text_is_left_alone() -> None:
@@ -296,6 +303,66 @@ def test_every_cut_of_one_stream() -> None:
 @given(st.lists(st.binary(max_size=30), max_size=6))
 def test_any_bytes_are_survived(parts: list[bytes]) -> None:
     assert normalised(parts, R1) == b"".join(parts)
+
+
+def chunk_of(*choices: Any, **fields: Any) -> bytes:
+    return b"data: " + json.dumps({"id": "c", "choices": choices, **fields}).encode() + b"\n\n"
+
+
+VALUES = st.sampled_from(["", "a", "<think>", "</think>", "b<", None, 5, ["x"], {"y": 1}])
+DELTAS = st.none() | st.dictionaries(
+    st.sampled_from(["content", "reasoning", "reasoning_content", "thinking", "role", "tool_calls"]), VALUES
+)
+CHOICES = st.fixed_dictionaries(
+    {},
+    optional={
+        "index": st.sampled_from([0, 1, None, -1, 10**30]),
+        "delta": DELTAS,
+        "finish_reason": st.sampled_from([None, "stop", "length"]),
+    },
+)
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(CHOICES, max_size=3), max_size=8), st.sampled_from(["m", R1]), st.booleans(), st.data())
+def test_chunks_of_any_make_are_survived_wherever_they_are_cut(
+    chunks: list[list[Any]], model: str, collect: bool, draw: st.DataObject
+) -> None:
+    whole_stream = b"".join([*(chunk_of(*choices) for choices in chunks), DONE])
+    expected = normalised([whole_stream], model, collect=collect)
+    assert expected.endswith(DONE)
+    ends = [choice.get("finish_reason") for choices in chunks for choice in choices]
+    assert [delta["finish"] for delta in deltas(expected) if delta["finish"]] == [end for end in ends if end]
+    cuts = sorted(draw.draw(st.lists(st.integers(0, len(whole_stream)), max_size=8)))
+    parts = [whole_stream[start:end] for start, end in zip([0, *cuts], [*cuts, len(whole_stream)], strict=True)]
+    assert normalised(parts, model, collect=collect) == expected
+
+
+def test_no_end_of_choices_is_looked_at() -> None:
+    parts = [event({"content": "<think>"}, index=index) for index in range(STRANDS + 1)]
+    assert normalised(parts) == parts[-1]
+    assert Thoughts(Habit()).form(0, b"content") is None
+
+
+def test_an_event_without_a_delta_ends_a_choice() -> None:
+    out = normalised([event({"content": "<think>a</th"}), chunk_of({"index": 0, "delta": None, "finish_reason": "stop"})])
+    assert both(out) == ("a</th", "")
+
+
+def test_what_cannot_be_written_again_goes_on_as_it_came() -> None:
+    part = event({"content": "<think>a"}).replace(b'"id"', b'"\xff"')
+    assert normalised([part]) == part
+    for key in (b"content", b"reasoning"):
+        part = event({key.decode(): "<think>a"}).replace(b">a", b">\xff")
+        assert normalised([part]) == part
+
+
+def test_an_endless_event_lets_go_of_what_was_kept() -> None:
+    thoughts = Thoughts(Habit())
+    relay = Relay(False, limit=1_000, thoughts=thoughts)
+    out = b"".join([relay.feed(event({"content": "<think>a</th"})), relay.feed(b"data: " + b"x" * 2_000)])
+    assert text(out[: out.index(b"data: x")], "reasoning_content") == "a</th"
+    assert out.endswith(b"data: " + b"x" * 2_000)
 
 
 # --- whole answers

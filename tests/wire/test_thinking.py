@@ -6,10 +6,12 @@ import json
 from typing import Any
 
 import pytest
+from msgspec import Raw
 
 from penstock.config import Engine, Limits
+from penstock.wire.fields import Chat
 from penstock.wire.openai import Call, read
-from penstock.wire.thinking import WAYS, spoken
+from penstock.wire.thinking import WAYS, asked, spoken
 
 LOCAL = [Engine.VLLM, Engine.SGLANG, Engine.TENSORRT_LLM, Engine.LLAMA_CPP]
 ON, OFF = {"type": "enabled"}, {"type": "disabled"}
@@ -121,3 +123,8 @@ def test_what_is_told_says_the_same_again() -> None:
             once = spoken(body(**fields), engine, thinks)
             assert read("chat", once, Limits(), 7, {}).thinks is thinks
             assert spoken(once, engine, thinks) is once
+
+
+def test_what_is_no_text_says_nothing() -> None:
+    fields = Chat(model="m", prompt=Raw(b"[]"), thinking=Raw(b'{"\xff":1}'), reasoning_effort=Raw(b'"\xff"'))
+    assert asked(fields) is None

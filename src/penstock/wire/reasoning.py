@@ -71,7 +71,7 @@ class Habit:
 class Strand:
     """One choice of a streamed answer."""
 
-    __slots__ = ("answered", "calls", "kept", "said", "size", "split", "tail")
+    __slots__ = ("answered", "calls", "kept", "said", "size", "split", "tail", "twice")
 
     def __init__(self, inside: bool, keep: bool, collect: bool) -> None:
         self.split = think.Splitter(inside)
@@ -84,6 +84,8 @@ class Strand:
         self.answered = False
         self.tail = ""
         """The end of what was watched."""
+        self.twice = False
+        """Its thoughts come under another name, with DeepSeek's empty beside it."""
 
     def note(self, thought: str) -> None:
         if not thought:
@@ -125,10 +127,14 @@ class Thoughts:
                 if self._normalise:
                     edit = self._text(strand, choice)
             edits.append(edit)
-        if named:
-            out = _named(out, seen)
-        if any(edit is not None for edit in edits):
-            out = _edited(out, edits)
+        try:
+            if named:
+                out = _named(out, seen)
+            if any(edit is not None for edit in edits):
+                out = _edited(out, edits)
+        except (msgspec.MsgspecError, UnicodeError):
+            # Something beside what was read of it is no JSON after all.
+            out = event
         if not self._settle():
             self._last = event
         return out
@@ -149,7 +155,7 @@ class Thoughts:
             keeps = strand.kept is not None or strand.said is not None
             return (FIELD, True) if strand.split.thinking and not keeps else None
         if key == FIELD or name in _OTHERS:
-            return None if strand.said is not None else (FIELD if self._normalise else key, False)
+            return None if strand.said is not None or strand.twice else (FIELD if self._normalise else key, False)
         return key, False
 
     def closing(self) -> bytes:
@@ -196,6 +202,7 @@ class Thoughts:
             if not strand.split.held:
                 strand.split.answer()
             self._habit.inside, self._watch = False, False
+            strand.twice = bool(other) and delta.reasoning_content is not chunk.ABSENT
         if self._collect and delta.tool_calls is not chunk.ABSENT:
             strand.calls.add(delta.tool_calls)
         return bool(other) and self._normalise
@@ -349,10 +356,22 @@ def _named(event: bytes, seen: chunk.Chunk) -> bytes:
         if delta is None or _text(delta.reasoning_content):
             continue
         name, raw = (b"reasoning", delta.reasoning) if _text(delta.reasoning) else (b"thinking", delta.thinking)
+        if _text(raw) and delta.reasoning_content is not chunk.ABSENT:
+            return _renamed(event)
         if _text(raw):
             for colon in (b'":', b'": '):
                 event = event.replace(b'"' + name + colon + bytes(raw), b'"' + FIELD + colon + bytes(raw), 1)
     return event
+
+
+def _renamed(event: bytes) -> bytes:
+    """The same where both names are there."""
+    fields, choices = _chunk(event)
+    for choice in choices:
+        delta = _delta(choice)
+        if _rename(delta):
+            choice["delta"] = Raw(msgspec.json.encode(delta))
+    return _written(event, fields, choices)
 
 
 def _edited(event: bytes, edits: list[tuple[str, str] | None]) -> bytes:

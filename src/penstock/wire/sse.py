@@ -80,7 +80,8 @@ class Relay:
         if self.overflow:
             return rest
         last = self._event(rest) if rest else rest
-        return last if self.thoughts is None else last + self.thoughts.closing()
+        kept = b"" if self.thoughts is None else self.thoughts.closing()
+        return last + kept if kept else last
 
     def _whole(self, data: bytes) -> bytes:
         """Send on what makes whole events together with what is held; hold the rest."""
@@ -154,7 +155,8 @@ class Relay:
             return event
         if data == b"[DONE]":
             self.done = True
-            return event if self.thoughts is None else self.thoughts.closing() + event
+            kept = b"" if self.thoughts is None else self.thoughts.closing()
+            return kept + event if kept else event
         seen = chunk.read(data)
         return event if seen is None else self._noted(seen, event)
 

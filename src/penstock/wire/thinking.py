@@ -132,12 +132,12 @@ def _object(raw: Raw) -> dict[str, Raw]:
         return {}
     try:
         return _OBJECT.decode(raw)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeError):
         return {}
 
 
 def _string(raw: Raw) -> str:
     try:
         return _TEXT.decode(raw)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeError):
         return ""

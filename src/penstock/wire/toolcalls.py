@@ -104,7 +104,7 @@ def put_back(body: bytes, find: Callable[[Iterable[ToolCall]], str | None]) -> b
 def _missing(raw: Raw, find: Callable[[Iterable[ToolCall]], str | None]) -> str | None:
     try:
         message = _OBJECT.decode(raw)
-    except (msgspec.MsgspecError, RecursionError):
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
         return None
     if bytes(message.get("role", b"")) != b'"assistant"' or bytes(message.get("reasoning_content", b"")) not in EMPTY:
         return None
