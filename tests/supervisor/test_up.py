@@ -133,6 +133,7 @@ def test_what_keeps_a_model_from_being_served_is_one_line(gguf_file: Path, tmp_p
     for arguments, why in {
         ("--model", str(tmp_path / "absent.gguf")): "there is no such file",
         ("--model", str(text)): "is not a GGUF file",
+        ("--model", str(tmp_path)): "is a folder",
         ("--model", str(gguf_file), "--model", "deepseek-v3"): "one model file is served at once",
         ("--model", str(gguf_file), "--config", str(nodes)): "--model: the configuration names nodes already",
         ("--parallel", "2"): "--parallel: needs a model file",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from penstock.config import Class, Config, Listen, Node, Range, When
+from penstock.config import Class, Config, Engine, Listen, Node, Range, When
 from penstock.supervisor.service import Service
 
 _PENSTOCK = (sys.executable, "-m", "penstock")
@@ -37,7 +37,7 @@ def with_ports(config: Config, port: int | None, admin_port: int | None) -> Conf
 def with_engines(config: Config, engines: int, first_port: int, models: tuple[str, ...], profile: str) -> Config:
     """`config` with the embedded engines as its nodes, and the demo's class and aliases where it has none of its own."""
     nodes = tuple(
-        Node(name=f"engine-{index + 1}", url=f"http://127.0.0.1:{first_port + index}", models=models, profile=profile)
+        Node(name=f"engine-{index + 1}", url=f"http://127.0.0.1:{first_port + index}", models=models, profile=profile, engine=Engine.VLLM)
         for index in range(engines)
     )
     named = deepseek_names(models)

@@ -19,6 +19,9 @@ FIRST_TOKEN_S = 600.0
 """So does a long prompt on a processor; callers who have gone are noticed anyway."""
 
 
+_PATHS = ("/", "./", "../", "~")
+
+
 class Own(msgspec.Struct, frozen=True, kw_only=True):
     """A model file, and how it is to be served."""
 
@@ -32,7 +35,7 @@ class Own(msgspec.Struct, frozen=True, kw_only=True):
 
 def named_file(names: list[str]) -> Path | None:
     """The model file among what was given with --model, if that is what was given."""
-    files = [name for name in names if name.endswith(".gguf") or Path(name).is_file()]
+    files = [name for name in names if name.lower().endswith(".gguf") or name.startswith(_PATHS) or Path(name).is_file()]
     if not files:
         return None
     if len(names) > 1:

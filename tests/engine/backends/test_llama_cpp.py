@@ -221,3 +221,17 @@ def test_an_answer_has_as_much_room_as_the_model_was_made_for(gguf_file: Path) -
     assert llama_cpp.context(model, None) == 8192
     assert llama_cpp.context(model, 100) == 100
     assert llama_cpp.threads() >= 1
+
+
+def test_while_a_model_loads_there_is_a_line_now_and_then(
+    gguf_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(llama_cpp, "SAY_S", 0.001)
+
+    async def test() -> None:
+        model = gguf.read(gguf_file)
+        loaded = await llama_cpp._load(llama_cpp.Options(model=gguf_file), model, "secret")
+        assert loaded.listening_address.startswith("http://127.0.0.1:")
+
+    run(test)
+    assert "loading tiny.gguf (0.0 GB): 0 s" in capsys.readouterr().out

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 import msgspec
 import uvloop
@@ -37,6 +37,9 @@ HTTP_THREADS = 64
 SAY_S = 2.0
 """Seconds between signs of life while a model loads."""
 
+LATE_S = 1.0
+LOG_BYTES = 1 << 20
+_LAST = b"exiting due to model loading error"
 _CAUSE = re.compile(r"error loading model: (.+)")
 _NOISE = re.compile(r"^[\d.]+ [A-Z] |^\w+: ")
 
@@ -200,12 +203,21 @@ def _server(options: Options, model: gguf.Model, secret: str) -> Any:
         try:
             return xllamacpp.Server(params)
         except RuntimeError as problem:
-            log.seek(0)
-            cause = _cause(log.read().decode("utf-8", "replace")) or str(problem)
+            cause = _cause(_all_of(log)) or str(problem)
             raise PenstockError(f"{model.path} ({model.architecture}) cannot be served: {cause}") from None
         finally:
             os.dup2(kept, 2)
             os.close(kept)
+
+
+def _all_of(log: IO[bytes]) -> str:
+    """What llama.cpp wrote. Another thread of its writes it, a little later; the last line is always the same."""
+    until = time.monotonic() + LATE_S
+    while True:
+        text = os.pread(log.fileno(), LOG_BYTES, 0)
+        if _LAST in text or time.monotonic() > until:
+            return text.decode("utf-8", "replace")
+        time.sleep(0.005)
 
 
 def _cause(log: str) -> str:
