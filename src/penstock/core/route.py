@@ -134,7 +134,7 @@ class Router:
         wait = node.free_at - now
         ready_s = (wait if wait > 0 else 0.0) + node.base_s + uncached * node.token_s
         choice = Choice(node, uncached, tokens, score, ready_s)
-        if elsewhere > cached[index]:
+        if elsewhere > cached[index] and self.placer is None:
             choice.missed = elsewhere - cached[index]
         return choice
 
@@ -143,7 +143,8 @@ class Router:
         request, best = flight.request, None
         holders = self.prefixes.match(request.blocks)
         among = nodes if len(nodes) <= ALL else self.candidates(nodes, holders, knobs.sample, None)
-        for node, hit in zip(*self._able(flight, among, holders, tokens, now)[:2], strict=True):
+        able, cached, _ = self._able(flight, among, holders, tokens, now)
+        for node, hit in zip(able, cached, strict=True):
             uncached = request.prompt_tokens - hit
             ready_s = max(0.0, node.free_at - now) + node.base_s + uncached * node.token_s
             if best is None or ready_s < best.ready_s:
