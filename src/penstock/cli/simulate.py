@@ -28,7 +28,7 @@ One of ten tenants at a hundred times its rate:
 A node that dies; faults.yaml says - {at_s: 60, node: n1, do: kill, for_s: 30}:
   penstock simulate --scenario steady --faults faults.yaml
 What routing does where nothing is refused (no objective is given), with another step and memory than the profile's:
-  penstock simulate --trace mooncake.jsonl.gz --nodes 8 --profile deepseek-v3-h200-tp8 --chunk 2048 --kv-tokens 5194000 --compare penstock,fifo-rr
+  penstock simulate --trace mooncake.jsonl.gz --nodes 8 --chunk 2048 --kv-tokens 5194000 --compare penstock,fifo-rr
 Published settings, their baselines and ours, and whether ours is as good (exit code 1 where it is not):
   penstock simulate --scenario mooncake --trace mooncake.jsonl.gz
   penstock simulate --scenario llmd
@@ -96,8 +96,8 @@ def simulate(
     if scenario in trading.SCENARIOS or scenario in published.SCENARIOS:
         others = {
             "--trace": trace, "--format": form, "--window": window, "--limit": limit, "--nodes": nodes, "--profile": profile,
-            "--compare": compare, "--slo-ttft": slo_ttft, "--slo-tpot": slo_tpot, "--faults": faults, "--speedup": speedup != 1.0, "--chunk": chunk,
-            "--kv-tokens": kv_tokens,
+            "--compare": compare, "--slo-ttft": slo_ttft, "--slo-tpot": slo_tpot, "--faults": faults, "--speedup": speedup != 1.0,
+            "--chunk": chunk, "--kv-tokens": kv_tokens,
         }  # fmt: skip
         flags = [flag for flag, given in others.items() if given]
         if scenario in published.SCENARIOS:
@@ -112,7 +112,8 @@ def simulate(
     trading.apart(scale, ablate)
     ask = command.Options(
         trace=trace, form=form, scenario=scenario, window=window, speedup=speedup, limit=limit, nodes=nodes or [], profiles=profile or [],
-        chunk=chunk, kv_tokens=kv_tokens, presets=compare.split(",") if compare is not None else [preset], slo_ttft=slo_ttft, slo_ttft_per_1k=slo_ttft_per_1k,
+        chunk=chunk, kv_tokens=kv_tokens,
+        presets=compare.split(",") if compare is not None else [preset], slo_ttft=slo_ttft, slo_ttft_per_1k=slo_ttft_per_1k,
         slo_tpot=slo_tpot, config=None if config is None else configured(config), faults=faults, hog=hog, seed=seed, as_json=as_json,
     )  # fmt: skip
     command.run(ask)

@@ -125,7 +125,8 @@ def workload(options: Options) -> list[Arrival]:
     start, end = window(options.window) if options.window is not None else (0.0, inf)
     ask = Ask(start_s=start, end_s=end, speedup=options.speedup, limit=options.limit, seed=options.seed)
     if (options.trace is None) == (options.scenario is None):
-        rest = "not both" if options.trace is not None else f"one of: {', '.join([*load.SCENARIOS, *trading.SCENARIOS, *published.SCENARIOS])}"
+        known = ", ".join([*load.SCENARIOS, *trading.SCENARIOS, *published.SCENARIOS])
+        rest = "not both" if options.trace is not None else f"one of: {known}"
         raise TraceError(f"give --trace FILE or --scenario NAME, {rest}")
     if options.trace is not None:
         return traces.read(options.trace, options.form, ask)

@@ -1,4 +1,4 @@
-"""`penstock simulate --scenario mooncake`, `llmd` and `deepseek`: a published setting, its baselines and ours, and whether ours is as good."""
+"""`penstock simulate --scenario mooncake`, `llmd` and `deepseek`: a published setting, its baselines and ours, and whether ours does."""
 
 from __future__ import annotations
 
