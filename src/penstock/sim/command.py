@@ -15,10 +15,11 @@ from penstock.config import Config
 from penstock.engine import profiles
 from penstock.errors import TraceError
 from penstock.facts import Profile
-from penstock.sim import fairness, faults, load, report, traces
+from penstock.sim import fairness, faults, load, report, routing, traces
 from penstock.sim import hog as hogs
 from penstock.sim.arrival import Arrival, cut
 from penstock.sim.presets import PRESETS, preset
+from penstock.sim.published import command as published
 from penstock.sim.run import Plan, simulate
 from penstock.sim.setting import PLAIN, Setting
 from penstock.sim.slo import Slo
@@ -29,6 +30,7 @@ from penstock.sim.world import names
 NODES = 4
 PROFILE = "deepseek-v3-h200-tp8"
 NODES_MAX = 10_000
+SIZE_LEAST, SIZE_MOST = 16, 1_000_000_000
 QUIET_S = 2.0
 """A run shorter than this shows no progress bar."""
 
@@ -44,6 +46,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     limit: int | None
     nodes: list[int]
     profiles: list[str]
+    chunk: int | None
+    kv_tokens: int | None
     presets: list[str]
     slo_ttft: float | None
     slo_ttft_per_1k: float | None
@@ -61,7 +65,7 @@ def run(options: Options) -> None:
     for name in chosen:
         preset(name)
     slo = objective(options)
-    machines = fleet(options.nodes, options.profiles)
+    machines = [changed(machine, options) for machine in fleet(options.nodes, options.profiles)]
     broken = faults.read(options.faults, names(len(machines))) if options.faults else []
     arrivals = workload(options)
     setting = PLAIN if options.config is None else Setting(config=options.config, classes=options.config.classes)
@@ -105,6 +109,15 @@ def fleet(counts: list[int], kinds: list[str]) -> list[Profile]:
     return [one for count, kind in zip(counts, kinds, strict=True) for one in [profiles.load(kind)] * count]
 
 
+def changed(profile: Profile, options: Options) -> Profile:
+    """The profile with the step and the memory that are asked for."""
+    for flag, value in (("--chunk", options.chunk), ("--kv-tokens", options.kv_tokens)):
+        if value is not None and not SIZE_LEAST <= value <= SIZE_MOST:
+            raise TraceError(f"{flag} {value}: expected {SIZE_LEAST} to {SIZE_MOST:,} tokens")
+    chunk, kv_tokens = options.chunk or profile.chunk_tokens, options.kv_tokens or profile.kv_tokens
+    return msgspec.structs.replace(profile, chunk_tokens=chunk, kv_tokens=kv_tokens)
+
+
 def workload(options: Options) -> list[Arrival]:
     positive("--speedup", options.speedup)
     if options.limit is not None and options.limit < 1:
@@ -112,11 +125,12 @@ def workload(options: Options) -> list[Arrival]:
     start, end = window(options.window) if options.window is not None else (0.0, inf)
     ask = Ask(start_s=start, end_s=end, speedup=options.speedup, limit=options.limit, seed=options.seed)
     if (options.trace is None) == (options.scenario is None):
-        rest = "not both" if options.trace is not None else f"one of: {', '.join([*load.SCENARIOS, *trading.SCENARIOS])}"
+        known = ", ".join([*load.SCENARIOS, *trading.SCENARIOS, *published.SCENARIOS])
+        rest = "not both" if options.trace is not None else f"one of: {known}"
         raise TraceError(f"give --trace FILE or --scenario NAME, {rest}")
     if options.trace is not None:
         return traces.read(options.trace, options.form, ask)
-    made = load.generate(load.scenario(options.scenario or "", trading.SCENARIOS), options.seed)
+    made = load.generate(load.scenario(options.scenario or "", [*trading.SCENARIOS, *published.SCENARIOS]), options.seed)
     inside = cut(made, start_s=start, end_s=end, speedup=ask.speedup, limit=ask.limit)
     if not inside:
         raise TraceError(f"no request of scenario {options.scenario} is inside --window {options.window}")
@@ -156,7 +170,7 @@ def show(plan: Plan, results: list[report.Json]) -> None:
     span = plan.arrivals[-1].at_s - plan.arrivals[0].at_s
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     console.print(f"{len(plan.arrivals):,} requests in {span:,.0f} s on {machines}; good: {plan.slo.text()}")
-    console.print(report.table(results))
+    console.print(report.table(results) if plan.slo.set or plan.setting.classes else routing.table(results))
     for result in results:
         if result["fairness"] is not None and result["fairness"]["windows"]:
             console.print(fairness.sentence(result["preset"], result["fairness"]))
@@ -172,7 +186,7 @@ def show_names() -> None:
     groups = {
         "presets": {name: one.about for name, one in PRESETS.items()},
         "profiles": {name: profiles.load(name).source for name in profiles.names()},
-        "scenarios": {**{name: one.about for name, one in load.SCENARIOS.items()}, **trading.SCENARIOS},
+        "scenarios": {**{name: one.about for name, one in load.SCENARIOS.items()}, **trading.SCENARIOS, **published.SCENARIOS},
     }
     for group, members in groups.items():
         lines = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
