@@ -173,7 +173,7 @@ def test_unknown_policy_is_an_error_that_names_the_key(name: str) -> None:
         find(PICK, name, "policy.pick")
 
 
-AROUND = Around({"m": "s"})
+AROUND = Around({"m": "s"}, {})
 
 
 def test_every_rung_but_the_end_has_a_class() -> None:

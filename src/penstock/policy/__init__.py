@@ -20,6 +20,7 @@ from penstock.policy.order.value import Value
 from penstock.policy.pick.best import Best
 from penstock.policy.pick.two import Two
 from penstock.policy.rung.cache import Cache
+from penstock.policy.rung.sibling import Sibling
 from penstock.policy.rung.smaller import Smaller
 from penstock.policy.rung.ticket import Ticket
 from penstock.policy.rung.wait import Wait
@@ -33,7 +34,7 @@ ORDER: dict[str, type[Order]] = {"fcfs": Fcfs, "deadline": Deadline, "fair": Fai
 ADMIT: dict[str, type[Admit]] = {"bounded": Bounded, "slo": Slo}
 SCORE: dict[str, type[Score]] = {"queue": Queue, "kv_room": KvRoom, "prefix": Prefix, "latency": Latency}
 PICK: dict[str, type[Pick]] = {"best": Best, "two": Two}
-RUNG: dict[str, type[Rung]] = {"wait": Wait, "cache": Cache, "smaller": Smaller, "ticket": Ticket}
+RUNG: dict[str, type[Rung]] = {"wait": Wait, "sibling": Sibling, "cache": Cache, "smaller": Smaller, "ticket": Ticket}
 """`reject` is not among them: it is what is left at every ladder's end."""
 
 

@@ -338,7 +338,7 @@ class World:
 
     def _look_at_memory(self) -> None:
         use = self.memory
-        if not any(lane.blocked and lane.queue.size for lane in self.core.lanes.values()):
+        if not any(lane.blocked and lane.queue.size for lane in self.core.by_pool.values()):
             return
         for node, machine in zip(self.core.nodes, self.machines, strict=True):
             # A node whose slots are all taken waits for those.

@@ -30,3 +30,7 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     """Those fields of `metadata` that were asked for, as text."""
     choices: int = 1
     """Answers that are computed: `n`, or `best_of`."""
+    session: str = ""
+    """What the body says of the conversation it belongs to."""
+    difficulty: float = 0.0
+    """See `wire.difficulty`; 0 where no rule asks."""
