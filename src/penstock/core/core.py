@@ -26,7 +26,7 @@ from penstock.core.fairness import Fairness
 from penstock.core.fleet import Node
 from penstock.core.flight import SPARE_S, Flight
 from penstock.core.ladder import Ladders
-from penstock.core.lane import Lane
+from penstock.core.lane import Lane, shown
 from penstock.core.lengths import MOST, Lengths, capped
 from penstock.core.members import ANY, Key
 from penstock.core.prefix import PrefixIndex
@@ -183,7 +183,7 @@ class Core:
         held = self.prefixes.recent
         return Snapshot(
             nodes=tuple(node.snapshot(len(held[node.index]), now) for node in self.nodes),
-            lanes=tuple(lane.snapshot(now) for lane in self.by_pool.values()),
+            lanes=tuple(lane.snapshot(now) for lane in shown(self.by_pool.values())),
             knobs={name: getattr(self.knobs, name) for name in self.knobs.__struct_fields__},
         )
 

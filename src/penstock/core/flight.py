@@ -23,9 +23,9 @@ SPARE_S = 0.2
 
 UNKNOWN = Lengths().start
 OWN = (
-    "account", "aside", "attempt", "by_end", "charged", "claim", "claims", "clock", "counted", "done_at", "drawn", "ends", "expires", "first",
-    "forwarded", "grace_s", "key", "ladder", "lane", "length", "node", "owed", "payer", "prompt_kv", "queued", "quota", "rank", "ready_at",
-    "recalls", "returns", "rung", "shares", "taken", "tried", "twin", "uncached", "usual", "waiting", "waits",
+    "account", "aside", "attempt", "by_end", "charged", "claim", "claims", "clock", "counted", "done_at", "drawn", "ends", "expires",
+    "first", "forwarded", "grace_s", "key", "ladder", "lane", "length", "node", "owed", "payer", "prompt_kv", "queued", "quota", "rank",
+    "ready_at", "recalls", "returns", "rung", "shares", "taken", "tried", "twin", "uncached", "usual", "waiting", "waits",
 )  # fmt: skip
 SEEN = ("arrived", "due", "model", "output", "own_s", "priority", "request", "task")
 """What policies see of it, too."""

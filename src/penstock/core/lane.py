@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from math import inf
 
 from penstock.core.bands import Bands
@@ -18,6 +18,9 @@ from penstock.core.returns import Returns
 from penstock.core.turnout import Turnouts
 from penstock.facts import LaneSnapshot, Request
 from penstock.policy.task import TaskClass
+
+SHOWN = 256
+"""Lanes of which a snapshot tells; of more, those in which somebody waits first: models are what engines say they are."""
 
 
 class Lane:
@@ -85,3 +88,10 @@ class Lane:
         oldest = max((now - flight.arrived for flight in waiting), default=0.0)
         rate = 1 / self.drain_s if self.drain_s > 0 else 0.0
         return LaneSnapshot(model=self.model, pool=self.pool, waiting=len(waiting), oldest_s=oldest, drained_per_s=rate, classes=classes)
+
+
+def shown(lanes: Collection[Lane]) -> Iterable[Lane]:
+    """As many as a snapshot may hold."""
+    if len(lanes) <= SHOWN:
+        return lanes
+    return sorted(lanes, key=lambda lane: not lane.queue.size)[:SHOWN]

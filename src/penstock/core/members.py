@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from penstock import config
-from penstock.core.condition import Finding, conditions, matcher
+from penstock.core.condition import Finding, PoolStep, conditions, matcher
 from penstock.core.fleet import Node
 from penstock.facts import Request
 from penstock.policy.task import TaskClass
@@ -110,6 +110,19 @@ def _lead(table: Table, model: str, nodes: Iterable[Node], pools: Sequence[tuple
 
 def _able(nodes: Iterable[Node], model: str) -> list[Node]:
     return [node for node in nodes if node.models is None or model in node.models]
+
+
+def tried(table: Table, pools: Iterable[Members], model: str, request: Request, task: TaskClass) -> list[PoolStep]:
+    """The pools that are looked at for a request for this model, up to the one it belongs to; the last matches, or it is of none."""
+    steps: list[PoolStep] = []
+    for pool in pools:
+        if (model, pool.name) not in table.lanes:
+            steps.append(PoolStep(pool.name, False))
+            continue
+        steps.append(PoolStep(pool.name, True, pool.findings(request, task)))
+        if steps[-1].matched:
+            break
+    return steps
 
 
 def kept(pools: Iterable[Members]) -> frozenset[str]:
