@@ -128,9 +128,7 @@ CATALOG: dict[str, Metric] = {
         # Queues, knobs, the process
         Metric("penstock_queue_waiting", _GAUGE, "Requests that wait for a model in a pool, by class.", ("model", "pool", "class")),
         Metric("penstock_queue_oldest_seconds", _GAUGE, "Wait of the oldest request that waits for a model in a pool.", ("model", "pool")),
-        Metric(
-            "penstock_queue_drained_per_second", _GAUGE, "Rate at which what waits for a model in a pool is forwarded.", ("model", "pool")
-        ),
+        Metric("penstock_queue_drained_per_second", _GAUGE, "Rate at which what waits for a model is forwarded.", ("model", "pool")),
         Metric("penstock_knob", _GAUGE, "The scheduler's knobs.", ("knob",)),
         Metric("penstock_knob_changes_total", _COUNTER, "Times knobs were turned."),
         Metric("penstock_config_changes_total", _COUNTER, "Times the configuration was replaced."),
