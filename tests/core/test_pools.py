@@ -215,8 +215,18 @@ def test_who_runs_there_is_tried_again_where_it_belongs_now_or_refused(model: st
     play = Play(chained("wait"))
     play >> mine(1) << forward(1, "a")
     play >> ConfigReplaced(Config(nodes=(node("c", model),), classes=play.core.config.classes, pools=(pool("c"),))) << NOTHING
-    play >> Failed(1, Failure.RESET) << after
+    assert play.core.flights[1].waits == (model == "m"), "nobody is called back who could not wait anywhere"
+    play >> Failed(1, Failure.BUSY) << after
     assert not play.core.waiting
+
+
+def test_nobody_is_sent_to_nodes_of_a_lane_that_is_gone() -> None:
+    play = Play(build(node("a"), node("b")))
+    play >> Arrived(call(1))
+    assert len(play.pending) == 1
+    play.pending.clear()
+    play >> ConfigReplaced(Config(nodes=(node("c", "other"),))) << NOTHING
+    play >> Failed(1, Failure.RESET) << reject(1, Outcome.FAILED)
 
 
 # --- whatever happens
