@@ -347,7 +347,12 @@ def take(driver: Watched, step: str, number: int) -> None:
     if step == "arrive":
         driver.next_id += 1
         id = driver.next_id
-        facts = {"tenant": "xyz"[number % 3], "difficulty": number % 5 / 4, "session": "s" * (number % 2), "stream": number % 7 < 4}
+        facts: dict[str, Any] = {
+            "tenant": "xyz"[number % 3],
+            "difficulty": number % 5 / 4,
+            "session": "s" * (number % 2),
+            "stream": number % 7 < 4,
+        }
         driver.requests[id] = call(id, model="ms"[number % 5 == 0], tokens=1 + number % 4_000, **facts)
         driver.waiting.add(id)
         driver.send(Arrived(driver.requests[id]))

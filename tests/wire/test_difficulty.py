@@ -34,7 +34,7 @@ def test_the_body_says_it_as_a_number_or_as_text() -> None:
 
 
 def test_nothing_is_worked_out_where_no_rule_asks() -> None:
-    long = {"messages": [{"role": "user", "content": "long " * 10_000}]}
+    long: dict[str, object] = {"messages": [{"role": "user", "content": "long " * 10_000}]}
     assert read(long) == read(long, "other") == 0.0 < read(long, NAME)
 
 

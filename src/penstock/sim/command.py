@@ -106,9 +106,7 @@ def fleet(counts: list[int], kinds: list[str], config: Config | None = None) -> 
         if not 1 <= count <= NODES_MAX:
             raise TraceError(f"--nodes {count}: expected 1 to {NODES_MAX:,}")
     if sum(counts) < len(configured):
-        raise TraceError(
-            f"--nodes {sum(counts)}: the configuration's pools are made of its {len(configured)} nodes: give that many, or more"
-        )
+        raise TraceError(f"--nodes {sum(counts)}: the configuration's pools are made of its {len(configured)} nodes: give no fewer")
     return [one for count, kind in zip(counts, kinds, strict=True) for one in [profiles.load(kind)] * count]
 
 
