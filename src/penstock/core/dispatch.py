@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MANY = 64
 """Nodes of one lane that are looked at one by one; beyond, the clock wakes a pass instead."""
+LOYAL, LOYAL_S = 32, 8.0
+"""Requests that may let others pass at once because another node has their prefix, and for how long each does."""
 HOLD_BACK, PATIENT_S = 0.25, 8.0
 """A request that waits for memory is kept some once a quarter of the time to its deadline is over, or of this."""
 
@@ -88,10 +90,11 @@ class Dispatch:
         if queue.looks_stale(now):
             queue.look(core.admission.pace(lane, now))
         skipped: list[Flight] = []
+        loyal: list[Flight] = []
         least = inf
         claims: list[tuple[Node, float]] = []
         was_blocked, lane.blocked = lane.blocked, False
-        while len(skipped) < knobs.scan and (flight := queue.pop()) is not None:
+        while len(skipped) - len(loyal) < knobs.scan and (flight := queue.pop()) is not None:
             tokens, leaves = core.kv_tokens(flight), core.leaves(flight, now)
             tried = tokens + leaves < least or flight.claim is not None
             choice = core.choose(flight, tokens, leaves, now, hint) if tried else None
@@ -115,6 +118,9 @@ class Dispatch:
                     self.give_up(flight, now, actions)
             elif not choice.node.in_time(flight, now):
                 skipped.append(flight)
+            elif choice.missed and len(loyal) < LOYAL and self.is_loyal(flight, choice, now):
+                skipped.append(flight)
+                loyal.append(flight)
             elif self.has_room(flight, choice, now):
                 self.start(flight, choice, was_blocked, now, actions)
             else:
@@ -128,6 +134,29 @@ class Dispatch:
             node.free_at = free_at
         for flight in skipped:
             queue.put_back(flight)
+        if loyal:
+            self.fill(loyal, was_blocked, now, actions, hint)
+
+    def is_loyal(self, flight: Flight, choice: Choice, now: float) -> bool:
+        """Whether it lets others pass for a while, because the node that has its prefix is full. Computed there it takes less of that
+        node's time, and less of its memory, than here, so all are served sooner.
+        """
+        own_s = choice.uncached * choice.node.token_s
+        if flight.recalls or flight.due - now - choice.ready_s <= own_s:
+            return False
+        if flight.loyal_at < 0:
+            flight.loyal_at = now
+        return now - flight.loyal_at < min(HOLD_BACK * (flight.due - flight.arrived), LOYAL_S)
+
+    def fill(self, loyal: Sequence[Flight], was_blocked: bool, now: float, actions: list[Action], hint: Node | None) -> None:
+        """No room is left unused for loyalty: what nobody else took goes to those who waited for another node."""
+        core = self.core
+        for flight in loyal:
+            if not any(node.may_take(core.depth_s, now) for node in flight.lane.nodes):
+                return
+            choice = core.choose(flight, core.kv_tokens(flight), core.leaves(flight, now), now, hint)
+            if choice is not None and not choice.node.memory.tight and self.has_room(flight, choice, now):
+                self.start(flight, choice, was_blocked, now, actions)
 
     def has_room(self, flight: Flight, choice: Choice, now: float) -> bool:
         """Whether its node may begin it now."""

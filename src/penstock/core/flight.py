@@ -24,8 +24,9 @@ SPARE_S = 0.2
 UNKNOWN = Lengths().start
 OWN = (
     "account", "aside", "attempt", "by_end", "charged", "claim", "claims", "clock", "counted", "done_at", "drawn", "ends", "expires",
-    "first", "forwarded", "grace_s", "key", "ladder", "lane", "length", "node", "owed", "payer", "prompt_kv", "queued", "quota", "rank",
-    "ready_at", "recalls", "returns", "rung", "shares", "taken", "tried", "twin", "uncached", "usual", "waiting", "waits",
+    "first", "forwarded", "grace_s", "key", "ladder", "lane", "length", "loyal_at", "node", "owed", "payer", "prompt_kv", "queued",
+    "quota", "rank", "ready_at", "recalls", "returns", "rung", "shares", "taken", "tried", "twin", "uncached", "usual", "waiting",
+    "waits",
 )  # fmt: skip
 SEEN = ("arrived", "due", "model", "output", "own_s", "priority", "request", "task")
 """What policies see of it, too."""
@@ -120,6 +121,8 @@ class Flight(FlightView):
         """The node's count of tokens at its first."""
         self.claims: Claims | None = None
         """Admission's books, where it was charged to them too."""
+        self.loyal_at = -1.0
+        """Since when it has let others pass, because the node that has its prefix is full."""
         self.claim: Node | None = None
         """The node that keeps memory for it."""
 

@@ -32,7 +32,7 @@ KEPT_SLOTS = 1 / 64
 class Choice:
     """A node for a request, and why."""
 
-    __slots__ = ("kv_tokens", "node", "ready_s", "score", "uncached")
+    __slots__ = ("kv_tokens", "missed", "node", "ready_s", "score", "uncached")
 
     def __init__(self, node: Node, uncached: int, kv_tokens: int, score: float, ready_s: float) -> None:
         self.node = node
@@ -42,6 +42,8 @@ class Choice:
         self.score = score
         self.ready_s = ready_s
         """Predicted seconds from now to its first token there."""
+        self.missed = 0
+        """Tokens of its prompt that a node has cached beyond what this one has, and that is full."""
 
 
 class Router:
@@ -92,12 +94,13 @@ class Router:
         among = nodes if len(nodes) <= ALL else self.candidates(nodes, holders or {}, knobs.sample, hint)
         able: Sequence[Node]
         cached: Sequence[int]
+        elsewhere = 0
         if holders or flight.tried or flight.priority < self.top:
-            able, cached = self._able(flight, among, holders, tokens, now)
+            able, cached, elsewhere = self._able(flight, among, holders, tokens, now)
         else:
             for node in among:
                 if node.running >= node.limit or node.guarded or (node.bounded and node.memory.reserved + tokens > node.memory.unclaimed):
-                    able, cached = self._able(flight, among, holders, tokens, now)
+                    able, cached, elsewhere = self._able(flight, among, holders, tokens, now)
                     break
             else:
                 # The common case: all are able, and nothing is cached.
@@ -114,28 +117,35 @@ class Router:
         uncached = request.prompt_tokens - cached[index]
         wait = node.free_at - now
         ready_s = (wait if wait > 0 else 0.0) + node.base_s + uncached * node.token_s
-        return Choice(node, uncached, tokens, score, ready_s)
+        choice = Choice(node, uncached, tokens, score, ready_s)
+        if elsewhere > cached[index]:
+            choice.missed = elsewhere - cached[index]
+        return choice
 
     def _able(
         self, flight: Flight, among: Sequence[Node], holders: dict[int, int] | None, tokens: int, now: float
-    ) -> tuple[list[Node], list[int]]:
-        """Those that have a slot and memory, and how many of the prompt's tokens each has cached."""
+    ) -> tuple[list[Node], list[int], int]:
+        """Those that have a slot and memory, how many of the prompt's tokens each has cached, and the most that a full one has."""
         request = flight.request
         able, cached = [], []
-        most, tried, hit = request.prompt_tokens - 1, flight.tried, 0
+        most, tried, hit, elsewhere = request.prompt_tokens - 1, flight.tried, 0, 0
         slots = 1.0 if flight.priority >= self.top else 1.0 - self.kept_slots
         for node in among:
-            if node.running >= node.limit * slots or (node.guarded and not node.admits(now)) or (tried and tried & node.bit):
+            if (node.guarded and not node.admits(now)) or (tried and tried & node.bit):
                 continue
             if holders:
                 hit = holders.get(node.index, 0) * BLOCK_TOKENS
                 if hit > most:
                     hit = most
             memory = node.memory
-            if memory.reserved + tokens <= memory.unclaimed or memory.fits(node.kv_need(tokens, hit, request), flight):
+            if node.running < node.limit * slots and (
+                memory.reserved + tokens <= memory.unclaimed or memory.fits(node.kv_need(tokens, hit, request), flight)
+            ):
                 able.append(node)
                 cached.append(hit)
-        return able, cached
+            elif hit > elsewhere:
+                elsewhere = hit
+        return able, cached, elsewhere
 
     def score(self, flight: Flight, nodes: Sequence[Node], cached: Sequence[int], now: float) -> list[float]:
         if self.single is not None:
