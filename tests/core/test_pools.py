@@ -365,7 +365,11 @@ def take(driver: Watched, step: str, number: int) -> None:
     elif step == "tick":
         driver.send(Tick())
     elif step == "again":
-        nodes = tuple(one for one in driver.whole.nodes if number % 2 or one.name != name)
+        # Under the name of one that is gone none comes back while the old one still answers somebody.
+        busy = {*driver.running.values(), *driver.twins.values()}
+        nodes = tuple(
+            one for one in driver.whole.nodes if (number % 2 or one.name != name) and (one in driver.config.nodes or one.name not in busy)
+        )
         driver.config = replace(driver.whole, nodes=nodes)
         driver.send(ConfigReplaced(driver.config))
     elif step == "cancel":
