@@ -156,9 +156,11 @@ class NodeSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LaneSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """The requests that wait for one model."""
+    """The requests that wait for one model in one pool."""
 
     model: str
+    pool: str = ""
+    """Empty for those that belong to none."""
     waiting: int
     oldest_s: float
     drained_per_s: float

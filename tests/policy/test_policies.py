@@ -27,6 +27,7 @@ from penstock.policy.order.fcfs import Fcfs
 from penstock.policy.pick.best import Best
 from penstock.policy.pick.two import Two
 from penstock.policy.rung.cache import Cache
+from penstock.policy.rung.sibling import Sibling
 from penstock.policy.rung.smaller import Smaller
 from penstock.policy.rung.step import Step
 from penstock.policy.rung.ticket import Ticket
@@ -186,7 +187,7 @@ def test_unknown_policy_is_an_error_that_names_the_key(name: str) -> None:
         find(PICK, name, "policy.pick")
 
 
-AROUND = Around({"m": "s"})
+AROUND = Around({"m": "s"}, {"p": "q", "q": "r"})
 
 
 def test_every_rung_but_the_end_has_a_class() -> None:
@@ -205,6 +206,17 @@ def test_a_kept_answer_is_offered_where_it_is_at_hand() -> None:
 def test_the_smaller_model_is_offered_where_there_is_one() -> None:
     assert Smaller().step(flight(), AROUND) == Step(lane="s", model="s")
     assert Smaller().step(flight(model="s"), AROUND) is None
+
+
+def test_the_pool_that_the_last_one_falls_back_on_is_offered() -> None:
+    seen = flight()
+    seen.lane = Lane("m", [], "p")
+    assert Sibling().step(seen, AROUND) == Step(pool="q")
+    seen.aside = "q"
+    assert Sibling().step(seen, AROUND) == Step(pool="r")
+    seen.aside = "r"
+    assert Sibling().step(seen, AROUND) is None
+    assert Sibling().step(flight(), AROUND) is None, "of no pool"
 
 
 def test_a_ticket_is_offered_where_jobs_are_kept_and_not_to_a_job() -> None:

@@ -65,7 +65,7 @@ def simulate(
     slo_tpot: Annotated[float | None, typer.Option(help="a good answer's longest mean time between tokens, seconds", metavar="S")] = None,
     config: Annotated[
         Path | None,
-        typer.Option(help="configuration whose classes, policy, knobs, keys and aliases are simulated", metavar="FILE"),
+        typer.Option(help="configuration whose classes, pools, ladders, policy, knobs, keys and aliases are simulated", metavar="FILE"),
     ] = None,
     scale: Annotated[float, typer.Option(help="of the scenarios trading and collapse: this share of nodes and load", metavar="X")] = 1.0,
     ablate: Annotated[

@@ -40,7 +40,7 @@ class Dispatch:
     def run(self, now: float, actions: list[Action], hint: Node | None) -> None:
         """A pass over all lanes; `hint` is a node that has just become freer."""
         core, wake = self.core, inf
-        for lane in core.lanes.values():
+        for lane in core.by_pool.values():
             if not lane.queue.size:
                 continue
             self.expire(lane, now, actions)

@@ -23,9 +23,10 @@ SPARE_S = 0.2
 
 UNKNOWN = Lengths().start
 OWN = (
-    "account", "attempt", "by_end", "charged", "claim", "claims", "clock", "counted", "done_at", "drawn", "ends", "expires", "first",
-    "forwarded", "grace_s", "key", "ladder", "lane", "length", "loyal_at", "node", "owed", "payer", "prompt_kv", "queued", "quota",
-    "rank", "ready_at", "recalls", "returns", "rung", "shares", "taken", "tried", "twin", "uncached", "usual", "waiting", "waits",
+    "account", "aside", "attempt", "by_end", "charged", "claim", "claims", "clock", "counted", "done_at", "drawn", "ends", "expires",
+    "first", "forwarded", "grace_s", "key", "ladder", "lane", "length", "loyal_at", "node", "owed", "payer", "prompt_kv", "queued",
+    "quota", "rank", "ready_at", "recalls", "returns", "rung", "shares", "taken", "tried", "twin", "uncached", "usual", "waiting",
+    "waits",
 )  # fmt: skip
 SEEN = ("arrived", "before", "due", "model", "output", "own_s", "priority", "request", "task")
 """What policies see of it, too."""
@@ -52,6 +53,8 @@ class Flight(FlightView):
         """It may wait in the queue."""
         self.rung = 0
         """The next of its ladder's rungs to try."""
+        self.aside = ""
+        """The last pool that a rung tried for it in place of its own; empty: none."""
         self.taken: tuple[str, ...] = ()
         """Rungs taken, in order."""
         self.queued = 0.0
@@ -129,6 +132,9 @@ class Flight(FlightView):
         for name in OWN + SEEN:
             setattr(other, name, getattr(self, name))
         return other
+
+    def pool(self) -> str:
+        return self.aside or self.lane.pool
 
     @property
     def patient(self) -> bool:

@@ -6,6 +6,7 @@ With more than `ALL` nodes only prefix holders and a few sampled nodes are score
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from math import inf
 from random import Random
@@ -73,14 +74,13 @@ class Router:
 
     def candidates(self, nodes: Sequence[Node], holders: dict[int, int], sample: int, hint: Node | None, before: int = -1) -> list[Node]:
         drawn = {node.index: node for node in self.rng.sample(nodes, min(sample, len(nodes)))}
-        if hint is not None:
-            drawn[hint.index] = hint
+        if hint is not None and (here := at(nodes, hint.index)) is not None:
+            drawn[hint.index] = here
         if holders or before >= 0:
             deepest = sorted(holders, key=holders.__getitem__, reverse=True)[:HOLDERS]
-            # Positions in a lane follow node numbers unless nodes came and went: look the number up only where it fits.
             for index in (*deepest, before) if before >= 0 else deepest:
-                if index < len(nodes) and nodes[index].index == index:
-                    drawn[index] = nodes[index]
+                if (here := at(nodes, index)) is not None:
+                    drawn[index] = here
         return list(drawn.values())
 
     def kept(self, flight: Flight, nodes: Sequence[Node]) -> int:
@@ -189,3 +189,16 @@ class Router:
         for weight, policy in self.scores:
             total = [sum_ + weight * part for sum_, part in zip(total, policy.score(flight, nodes, cached, now), strict=True)]
         return total
+
+
+def number(node: Node) -> int:
+    return node.index
+
+
+def at(nodes: Sequence[Node], index: int) -> Node | None:
+    """The node with this number, where it is among a lane's, which stand in the order of their numbers."""
+    if index < len(nodes) and nodes[index].index == index:
+        return nodes[index]
+    # Others went, or never belonged to the lane.
+    place = bisect_left(nodes, index, key=number)
+    return nodes[place] if place < len(nodes) and nodes[place].index == index else None

@@ -106,7 +106,7 @@ class App:
         self.spending = limits.Limits(config, keys.tenants())
         self.repeats = Repeats(config.idempotency, driver.calls)
         self._cors = frozenset(config.listen.cors)
-        self._form = Form(config.classes)
+        self._form = Form(config.classes, config.pools)
         self._ids = count(1)
         self._prefix = b"ps-" + os.urandom(4).hex().encode() + b"-"
         self._lines = b"x-request-id: %b%%x\r\nx-penstock-request-id: %b%%x\r\n" % (self._prefix, self._prefix)

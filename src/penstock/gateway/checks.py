@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from penstock import policy
 from penstock.config import Config, Listen
 from penstock.errors import ConfigError
-from penstock.gateway import auth, matrix
+from penstock.gateway import auth, matrix, pools
 
 LONGEST_WINDOW_S = 366 * 86_400.0
 
@@ -28,6 +28,7 @@ def check(config: Config, environ: Mapping[str, str]) -> None:
     _check_nodes(config, environ)
     _check_names(config)
     matrix.check(config)
+    pools.check(config)
     _check_policy(config)
 
 
@@ -146,11 +147,6 @@ def _check_profile(name: str, key: str) -> None:
 
 
 def _check_names(config: Config) -> None:
-    nodes = {node.name for node in config.nodes}
-    for index, pool in enumerate(config.pools):
-        for place, name in enumerate(pool.nodes):
-            if name not in nodes:
-                raise ConfigError(f"no node is named {name!r}", key=f"pools[{index}].nodes[{place}]")
     for alias, model in config.aliases.items():
         if model in config.aliases:
             raise ConfigError(f"{model!r} is an alias itself", key=f"aliases.{alias}")

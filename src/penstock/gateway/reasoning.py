@@ -161,7 +161,7 @@ class Reasoning:
 
 
 def _engine(node: Node) -> config.Engine:
-    return node.config.engine
+    return node.dialect.engine
 
 
 _IN_FORM = frozenset({config.Engine.DEEPSEEK, config.Engine.OPENAI})

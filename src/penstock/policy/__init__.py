@@ -21,6 +21,7 @@ from penstock.policy.pick.best import Best
 from penstock.policy.pick.hash import Hash
 from penstock.policy.pick.two import Two
 from penstock.policy.rung.cache import Cache
+from penstock.policy.rung.sibling import Sibling
 from penstock.policy.rung.smaller import Smaller
 from penstock.policy.rung.ticket import Ticket
 from penstock.policy.rung.wait import Wait
@@ -39,7 +40,7 @@ SCORE: dict[str, type[Score]] = {
     "queue": Queue, "kv_room": KvRoom, "prefix": Prefix, "latency": Latency, "session": Session, "locality": Locality, "cost": Cost,
 }  # fmt: skip
 PICK: dict[str, type[Pick | Placer]] = {"best": Best, "two": Two, "hash": Hash}
-RUNG: dict[str, type[Rung]] = {"wait": Wait, "cache": Cache, "smaller": Smaller, "ticket": Ticket}
+RUNG: dict[str, type[Rung]] = {"wait": Wait, "sibling": Sibling, "cache": Cache, "smaller": Smaller, "ticket": Ticket}
 """`reject` is not among them: it is what is left at every ladder's end."""
 
 

@@ -34,6 +34,10 @@ class FlightView:
     model: str
     """The model that would serve it: the one asked for, until a rung names another."""
 
+    def pool(self) -> str:
+        """The pool whose nodes it was last tried on, or is to be; empty for none."""
+        raise NotImplementedError
+
 
 class MemoryView(Protocol):
     """A node's KV memory in tokens; `capacity` is infinite while the size is unknown."""
@@ -101,9 +105,11 @@ class AdmitView:
 class Around:
     """What rungs look at beside the request."""
 
-    __slots__ = ("smaller",)
+    __slots__ = ("fallbacks", "smaller")
 
-    def __init__(self, smaller: Mapping[str, str]) -> None:
+    def __init__(self, smaller: Mapping[str, str], fallbacks: Mapping[str, str]) -> None:
+        self.fallbacks = fallbacks
+        """Pool -> the one to try when it cannot serve."""
         self.smaller = smaller
         """Model -> the one that may serve in its place."""
 

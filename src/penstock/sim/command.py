@@ -65,7 +65,7 @@ def run(options: Options) -> None:
     for name in chosen:
         preset(name)
     slo = objective(options)
-    machines = [changed(machine, options) for machine in fleet(options.nodes, options.profiles)]
+    machines = [changed(machine, options) for machine in fleet(options.nodes, options.profiles, options.config)]
     broken = faults.read(options.faults, names(len(machines))) if options.faults else []
     arrivals = workload(options)
     setting = PLAIN if options.config is None else Setting(config=options.config, classes=options.config.classes)
@@ -96,9 +96,12 @@ def positive(flag: str, value: float) -> None:
         raise TraceError(f"{flag} {value:g}: expected a number above 0")
 
 
-def fleet(counts: list[int], kinds: list[str]) -> list[Profile]:
-    """Profiles of all nodes: the counts and the kinds pairwise."""
-    counts, kinds = counts or [NODES] * max(1, len(kinds)), kinds or [PROFILE] * max(1, len(counts))
+def fleet(counts: list[int], kinds: list[str], config: Config | None = None) -> list[Profile]:
+    """Profiles of all nodes: the counts and the kinds pairwise; with neither, of a configuration with pools its nodes."""
+    configured = config.nodes if config is not None and config.pools else ()
+    if configured and not counts and not kinds:
+        return [profiles.load(node.profile or PROFILE) for node in configured]
+    counts, kinds = counts or [len(configured) or NODES] * max(1, len(kinds)), kinds or [PROFILE] * max(1, len(counts))
     if len(counts) != len(kinds):
         raise TraceError(
             f"{len(counts)} --nodes for {len(kinds)} --profile: repeat them pairwise, such as --nodes 4 --profile A --nodes 2 --profile B"
@@ -106,6 +109,8 @@ def fleet(counts: list[int], kinds: list[str]) -> list[Profile]:
     for count in counts:
         if not 1 <= count <= NODES_MAX:
             raise TraceError(f"--nodes {count}: expected 1 to {NODES_MAX:,}")
+    if sum(counts) < len(configured):
+        raise TraceError(f"--nodes {sum(counts)}: the configuration's pools are made of its {len(configured)} nodes: give no fewer")
     return [one for count, kind in zip(counts, kinds, strict=True) for one in [profiles.load(kind)] * count]
 
 

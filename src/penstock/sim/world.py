@@ -18,6 +18,7 @@ import msgspec
 
 from penstock.config import Class, Config, Node
 from penstock.core import Core
+from penstock.core.condition import DIFFICULTY, metadata_read
 from penstock.engine import sequence as engine
 from penstock.events import (
     Action,
@@ -42,9 +43,11 @@ from penstock.sim.arrival import Arrival
 from penstock.sim.entry import Turn
 from penstock.sim.faults import Fault
 from penstock.sim.machine import Machine
+from penstock.sim.pools import stand_in
 from penstock.sim.presets import Preset
 from penstock.sim.setting import PLAIN, Setting
 from penstock.sim.slo import Slo
+from penstock.wire.difficulty import graded
 
 BEAT_S = 1.0
 """Seconds between probes, and between reports of decode progress, as in the live driver."""
@@ -108,6 +111,7 @@ class World:
         self.trips = [Trip(arrival) for arrival in arrivals]
         known = setting.config or Config()
         self.aliases = known.aliases
+        self.graded = DIFFICULTY in metadata_read((*known.classes, *known.pools))
         self.caps = {key.name: key.max_priority for key in known.keys}
         models = tuple(dict.fromkeys(self.aliases.get(arrival.model, arrival.model) for arrival in arrivals))
         config = configuration(preset, nodes, models, slo, setting.config)
@@ -255,6 +259,7 @@ class World:
             max_priority=self.caps.get(arrival.tenant, 5),
             metadata=arrival.metadata,
             ticket=True,
+            difficulty=graded(arrival.metadata.get(DIFFICULTY), arrival.prompt_tokens, arrival.max_tokens) if self.graded else 0.0,
         )
 
     def _leave_at(self, patience_s: float) -> float:
@@ -345,7 +350,7 @@ class World:
 
     def _look_at_memory(self) -> None:
         use = self.memory
-        if not any(lane.blocked and lane.queue.size for lane in self.core.lanes.values()):
+        if not any(lane.blocked and lane.queue.size for lane in self.core.by_pool.values()):
             return
         for node, machine in zip(self.core.nodes, self.machines, strict=True):
             # A node whose slots are all taken waits for those.
@@ -397,7 +402,8 @@ def configuration(
     """What a gateway with this preset would be configured with. Baselines are told nothing of a node's inside."""
     fleet = tuple(preset.node(Node(name=name, url=f"http://{name}", models=models), profile) for name, profile in nodes)
     if given is not None and preset.configured:
-        return Config(nodes=fleet, classes=given.classes, policy=given.policy, knobs=given.knobs)
+        fleet, pools = stand_in(fleet, given)
+        return Config(nodes=fleet, classes=given.classes, pools=pools, ladder=given.ladder, policy=given.policy, knobs=given.knobs)
     classes: tuple[Class, ...] = ()
     if preset.deadlines and slo.set:
         classes = (

@@ -36,3 +36,7 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     """Whether tools are offered."""
     structured: bool = False
     """Whether the answer's form is prescribed."""
+    session: str = ""
+    """What the body says of the conversation it belongs to."""
+    difficulty: float = 0.0
+    """See `wire.difficulty`; 0 where no rule asks."""

@@ -44,6 +44,7 @@ class Generation(Fields, gc=False, kw_only=True):
     metadata: Raw = ABSENT
     n: Positive | None = None
     presence_penalty: float | None = None
+    prompt_cache_key: str | None = None
     stop: Raw = ABSENT
     stream: bool | None = None
     stream_options: StreamOptions | UnsetType | None = UNSET
@@ -110,6 +111,7 @@ EXPECTED = {
     "logprobs": "true or false for chat, an integer from 0 to 20 for completions",
     "top_logprobs": "an integer from 0 to 20",
     "metadata": "an object of strings",
+    "prompt_cache_key": "a string",
     "stop": "a string or a list of strings",
     "logit_bias": "an object from token ids to numbers from -100 to 100",
     "tools": "a list of tool objects",

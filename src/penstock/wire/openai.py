@@ -10,7 +10,7 @@ from msgspec import UNSET, Raw
 
 from penstock.config import Limits
 from penstock.errors import CallError
-from penstock.wire import caps, thinking
+from penstock.wire import caps, difficulty, session, thinking
 from penstock.wire.call import NO_METADATA, Call
 from penstock.wire.counts import Usage
 from penstock.wire.depth import deeper
@@ -43,7 +43,7 @@ _FIELD = re.compile(r" at `\$\.(\w+)|field `(\w+)`$").search
 
 def read(route: str, body: bytes, limits: Limits, salt: int, aliases: Mapping[str, str], metadata: Collection[str] = ()) -> Call:
     """Read and check the body of a call to `route` (a `facts.Route`). `salt`, 64 bits, keeps tenants' prefix hashes apart;
-    `metadata` names the fields of the call's `metadata` to read.
+    `metadata` names the fields of the call's `metadata` to read; where `difficulty` is among them, the call is given one.
 
     Raises CallError, which names the field and the fix, for everything that no engine should see.
     """
@@ -56,7 +56,9 @@ def read(route: str, body: bytes, limits: Limits, salt: int, aliases: Mapping[st
     if isinstance(fields, Embedding):
         if model is not asked:
             body = _rewritten(body, model, ask_usage=False)
-        return Call(model, asked, False, False, 0, tokens(text, 0), blocks(text, model, None, salt), body, found)
+        size = tokens(text, 0)
+        hard = difficulty.graded(found.get(difficulty.NAME), size, 0) if metadata and difficulty.NAME in metadata else 0.0
+        return Call(model, asked, False, False, 0, size, blocks(text, model, None, salt), body, found, session="", difficulty=hard)
     caps.check(fields, limits)
     stream, options = fields.stream is True, fields.stream_options
     usage_asked = bool(options and options.include_usage)
@@ -73,7 +75,14 @@ def read(route: str, body: bytes, limits: Limits, salt: int, aliases: Mapping[st
     if isinstance(fields, Chat) and (model is not asked or _tells(fields)):
         thinks = thinking.asked(fields, "" if model is asked else asked)
         structured = bytes(fields.response_format) not in PLAIN
-    return Call(model, asked, stream, usage_asked, max_tokens, size, prefix, body, found, choices, thinks, bool(tools), structured)
+    said = fields.prompt_cache_key
+    name = session.checked(said, session.FIELD) if said else ""
+    hard = 0.0
+    if metadata and difficulty.NAME in metadata:
+        hard = difficulty.graded(found.get(difficulty.NAME), size, max_tokens, bool(tools))
+    return Call(
+        model, asked, stream, usage_asked, max_tokens, size, prefix, body, found, choices, thinks, bool(tools), structured, name, hard
+    )  # fmt: skip
 
 
 def _tells(fields: Chat) -> bool:
