@@ -6,13 +6,13 @@ and asks nobody. Whether an answer whose opening tag is in the prompt begins ins
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 import msgspec
 from msgspec import Raw
 
 from penstock.wire import chunk, think
+from penstock.wire.deltas import FIELD, KEY, NULL, OTHERS, edited, made, rename, text_of, under_own_name
 from penstock.wire.toolcalls import Gathered, ToolCall, read
 
 WATCHED: Final = 8
@@ -22,16 +22,8 @@ STRANDS: Final = 128
 KEPT_BYTES: Final = 262_144
 """Of thoughts, for what may have to be done with them at the end."""
 
-FIELD: Final = b"reasoning_content"
-_OTHERS = ("reasoning", "thinking")
-"""What other engines call it: vLLM from 0.11 on and OpenRouter; Ollama."""
-
-_TEXT = msgspec.json.Decoder(str)
 _OBJECT = msgspec.json.Decoder(dict[str, Raw])
 _OBJECTS = msgspec.json.Decoder(list[dict[str, Raw]])
-_NULL, _ZERO = Raw(b"null"), Raw(b"0")
-_ENDING = re.compile(rb"[\r\n]*\Z")
-_LINES = re.compile(rb"\r\n|\n|\r").split
 
 
 class Habit:
@@ -129,9 +121,9 @@ class Thoughts:
             edits.append(edit)
         try:
             if named:
-                out = _named(out, seen)
+                out = under_own_name(out, seen)
             if any(edit is not None for edit in edits):
-                out = _edited(out, edits)
+                out = edited(out, edits)
         except (msgspec.MsgspecError, UnicodeError):
             # Something beside what was read of it is no JSON after all.
             out = event
@@ -153,9 +145,9 @@ class Thoughts:
             if strand.split.state == think.PLAIN or not self._normalise:
                 return key, False
             keeps = strand.kept is not None or strand.said is not None
-            return (FIELD, True) if strand.split.thinking and not keeps else None
-        if key == FIELD or name in _OTHERS:
-            return None if strand.said is not None or strand.twice else (FIELD if self._normalise else key, False)
+            return (KEY, True) if strand.split.thinking and not keeps else None
+        if key == KEY or name in OTHERS:
+            return None if strand.said is not None or strand.twice else (KEY if self._normalise else key, False)
         return key, False
 
     def closing(self) -> bytes:
@@ -167,7 +159,7 @@ class Thoughts:
             if strand.split.state != think.PLAIN:
                 thought, text = strand.split.end()
                 strand.note(thought)
-                out += _made(self._last, index, thought, text)
+                out += made(self._last, index, thought, text)
         self._last = b""
         return out
 
@@ -194,8 +186,8 @@ class Thoughts:
         delta = choice.delta
         if delta is None:
             return False
-        own = _text(delta.reasoning_content)
-        other = "" if own else _text(delta.reasoning) or _text(delta.thinking)
+        own = text_of(delta.reasoning_content)
+        other = "" if own else text_of(delta.reasoning) or text_of(delta.thinking)
         if own or other:
             if strand.said is not None:
                 strand.note(own or other)
@@ -210,7 +202,7 @@ class Thoughts:
     def _text(self, strand: Strand, choice: chunk.Choice) -> tuple[str, str] | None:
         """Thoughts and answer in the choice's content; None where it stays as it is."""
         split, delta = strand.split, choice.delta
-        given = "" if delta is None else _text(delta.content)
+        given = "" if delta is None else text_of(delta.content)
         if split.state == think.PLAIN:
             thought, text = "", given
         else:
@@ -272,7 +264,7 @@ def whole(body: bytes, habit: Habit, *, normalise: bool = True) -> tuple[bytes, 
             choice["message"] = Raw(msgspec.json.encode(message))
             changed = True
         calls = read(message.get("tool_calls", b""))
-        if calls and (said := _text(message.get(FIELD.decode(), _NULL))) and len(said) <= KEPT_BYTES:
+        if calls and (said := text_of(message.get(FIELD, NULL))) and len(said) <= KEPT_BYTES:
             memory.append((calls, said))
     if not changed:
         return body, memory
@@ -282,13 +274,13 @@ def whole(body: bytes, habit: Habit, *, normalise: bool = True) -> tuple[bytes, 
 
 def _arrange(choice: dict[str, Raw], message: dict[str, Raw], habit: Habit) -> bool:
     """Bring a whole message into form; whether anything changed."""
-    changed = _rename(message)
-    said, text = _text(message.get(FIELD.decode(), _NULL)), _text(message.get("content", _NULL))
+    changed = rename(message)
+    said, text = text_of(message.get(FIELD, NULL)), text_of(message.get("content", NULL))
     if said:
         if text or not _mistaken(choice, message, habit):
             return changed
         # A parser that waits for a closing tag has taken all of it for thoughts.
-        message["content"] = message.pop(FIELD.decode())
+        message["content"] = message.pop(FIELD)
         return True
     split = think.Splitter(inside=_closes(text, habit))
     thought, answer = split.feed(text)
@@ -302,7 +294,7 @@ def _arrange(choice: dict[str, Raw], message: dict[str, Raw], habit: Habit) -> b
         habit.inside = True
     message["content"] = Raw(msgspec.json.encode(answer))
     if thought:
-        message[FIELD.decode()] = Raw(msgspec.json.encode(thought))
+        message[FIELD] = Raw(msgspec.json.encode(thought))
     return True
 
 
@@ -314,28 +306,8 @@ def _closes(text: str, habit: Habit) -> bool:
 
 def _mistaken(choice: dict[str, Raw], message: dict[str, Raw], habit: Habit) -> bool:
     """Whether thoughts without an answer are an answer. A model that was to think may have ended in the midst of it."""
-    ended = bytes(choice.get("finish_reason", _NULL)) == b'"stop"' and bytes(message.get("tool_calls", _NULL)) in chunk.EMPTY
+    ended = bytes(choice.get("finish_reason", NULL)) == b'"stop"' and bytes(message.get("tool_calls", NULL)) in chunk.EMPTY
     return ended and habit.thinks is not True and not habit.named
-
-
-def _rename(message: dict[str, Raw]) -> bool:
-    if _text(message.get(FIELD.decode(), _NULL)):
-        return False
-    for name in _OTHERS:
-        if _text(message.get(name, _NULL)):
-            message[FIELD.decode()] = message.pop(name)
-            return True
-    return False
-
-
-def _text(raw: Raw) -> str:
-    """A JSON string's text; empty for anything else."""
-    if len(raw) < 3 or memoryview(raw)[0] != 0x22:
-        return ""
-    try:
-        return _TEXT.decode(raw)
-    except (msgspec.MsgspecError, UnicodeError):
-        return ""
 
 
 def _other_output(delta: chunk.Delta | None) -> bool:
@@ -344,92 +316,3 @@ def _other_output(delta: chunk.Delta | None) -> bool:
         return False
     others = (delta.reasoning_content, delta.reasoning, delta.thinking, delta.tool_calls, delta.function_call)
     return any(raw is not chunk.ABSENT and bytes(raw) not in chunk.EMPTY for raw in others)
-
-
-# --- events
-
-
-def _named(event: bytes, seen: chunk.Chunk) -> bytes:
-    """The event with another engine's field under DeepSeek's name."""
-    for choice in seen.choices or ():
-        delta = choice.delta
-        if delta is None or _text(delta.reasoning_content):
-            continue
-        name, raw = (b"reasoning", delta.reasoning) if _text(delta.reasoning) else (b"thinking", delta.thinking)
-        if _text(raw) and delta.reasoning_content is not chunk.ABSENT:
-            return _renamed(event)
-        if _text(raw):
-            for colon in (b'":', b'": '):
-                event = event.replace(b'"' + name + colon + bytes(raw), b'"' + FIELD + colon + bytes(raw), 1)
-    return event
-
-
-def _renamed(event: bytes) -> bytes:
-    """The same where both names are there."""
-    fields, choices = _chunk(event)
-    for choice in choices:
-        delta = _delta(choice)
-        if _rename(delta):
-            choice["delta"] = Raw(msgspec.json.encode(delta))
-    return _written(event, fields, choices)
-
-
-def _edited(event: bytes, edits: list[tuple[str, str] | None]) -> bytes:
-    """The event with thoughts and answer apart: thoughts first, in an event of their own where both are there, as DeepSeek has it."""
-    fields, choices = _chunk(event)
-    first = b""
-    empty = bytes(fields.get("usage", _NULL)) == b"null"
-    for choice, edit in zip(choices, edits, strict=True):
-        if edit is None:
-            empty = False
-            continue
-        thought, text = edit
-        delta, ended = _delta(choice), bytes(choice.get("finish_reason", _NULL)) != b"null"
-        given = delta.pop("content", None)
-        if thought and (text or ended or _kinds(delta)):
-            first += _made(event, choice.get("index", _ZERO), thought, "")
-        elif thought:
-            delta[FIELD.decode()] = Raw(msgspec.json.encode(thought))
-        if text or (given is not None and delta and FIELD.decode() not in delta):
-            delta["content"] = Raw(msgspec.json.encode(text))
-        choice["delta"] = Raw(msgspec.json.encode(delta))
-        empty = empty and not delta and not ended
-    return first if empty else first + _written(event, fields, choices)
-
-
-def _made(event: bytes, index: int | Raw, thought: str, text: str) -> bytes:
-    """An event like `event` that adds thoughts and text to one choice."""
-    out = b""
-    for name, value in ((FIELD.decode(), thought), ("content", text)):
-        if value:
-            fields, _ = _chunk(event)
-            fields.pop("usage", None)
-            delta = {name: value}
-            out += _data(fields, [{"index": index, "delta": delta, "finish_reason": None}]) + b"\n\n"
-    return out
-
-
-def _chunk(event: bytes) -> tuple[dict[str, Raw], list[dict[str, Raw]]]:
-    fields = _OBJECT.decode(chunk.payload(event))
-    return fields, _OBJECTS.decode(fields["choices"])
-
-
-def _delta(choice: dict[str, Raw]) -> dict[str, Raw]:
-    raw = choice.get("delta", _NULL)
-    return {} if bytes(raw) == b"null" else _OBJECT.decode(raw)
-
-
-def _kinds(delta: dict[str, Raw]) -> bool:
-    """Whether a delta has output beside its content."""
-    return any(name != "role" and bytes(raw) not in chunk.EMPTY for name, raw in delta.items())
-
-
-def _written(event: bytes, fields: dict[str, Raw], choices: list[dict[str, Raw]]) -> bytes:
-    """The event with other data: its other lines, and how it ends, stay."""
-    lines = [line for line in _LINES(event.removeprefix(b"\xef\xbb\xbf")) if line and not line.startswith(b"data:")]
-    ending = _ENDING.search(event)
-    return b"".join([line + b"\n" for line in lines]) + _data(fields, choices) + (ending[0] if ending else b"")
-
-
-def _data(fields: dict[str, Raw], choices: object) -> bytes:
-    return b"data: " + msgspec.json.encode(fields | {"choices": Raw(msgspec.json.encode(choices))})
