@@ -17,19 +17,16 @@ if TYPE_CHECKING:
 
 
 class Latency:
-    def __init__(self, crowd_s: float = 0.0005, thrift: float = 1.0, patient: float = 2.0) -> None:
+    def __init__(self, crowd_s: float = 0.0005, thrift: float = 1.0) -> None:
         self.crowd_s = crowd_s
         """What each running request adds: a step lasts about this much longer for it (c1 of the shipped profiles is 47 to 364 us)."""
         self.thrift = thrift
         """How much more than a second of waiting a second of own prefill weighs: the wait is the caller's alone, the work is taken
         from everybody. More saves work and keeps prefixes together, and lengthens waits."""
-        self.patient = patient
-        """The same for requests without a deadline, whose waits make nobody late: mean time to first token is as good at any value
-        from 0.5 to 4, for what waits add is what saved work takes away, and the work saved is there for more requests."""
 
     def score(self, flight: FlightView, nodes: Sequence[NodeView], cached: Sequence[int], now: float) -> list[float]:
         tokens = flight.request.prompt_tokens
-        crowd_s, weight = self.crowd_s, 1.0 + (self.thrift if flight.due < inf else self.patient)
+        crowd_s, weight = self.crowd_s, 1.0 + self.thrift
         scores = []
         for node, hit in zip(nodes, cached, strict=True):
             wait = node.free_at - now
@@ -42,7 +39,7 @@ class Latency:
     ) -> tuple[int, float]:
         """`score` and the pick `best` in one pass. A cost is a score negated."""
         tokens = float(flight.request.prompt_tokens)
-        crowd_s, weight = self.crowd_s, 1.0 + (self.thrift if flight.due < inf else self.patient)
+        crowd_s, weight = self.crowd_s, 1.0 + self.thrift
         least = limit = inf
         near: list[tuple[float, int]] = []
         for place, node in enumerate(nodes):
