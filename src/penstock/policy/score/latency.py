@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Latency:
-    def __init__(self, crowd_s: float = 0.0005, thrift: float = 1.0, patient: float = 2.0) -> None:
+    def __init__(self, crowd_s: float = 0.002, thrift: float = 1.0, patient: float = 2.0) -> None:
         self.crowd_s = crowd_s
         """What each running request adds: a step lasts about this much longer for it (c1 of the shipped profiles is 47 to 364 us)."""
         self.thrift = thrift
@@ -27,13 +27,20 @@ class Latency:
         """The same for requests without a deadline, whose waits make nobody late: mean time to first token is as good at any value
         from 0.5 to 4, for what waits add is what saved work takes away, and the work saved is there for more requests."""
 
+    def saved_s(self, flight: FlightView, nodes: Sequence[NodeView]) -> float:
+        """What a cached token is worth beyond the caller's own time: the same at all nodes, whose learned rates differ by chance, too."""
+        token_s = 0.0
+        for node in nodes:
+            token_s += node.token_s
+        return (self.thrift if flight.due < inf else self.patient) * token_s / len(nodes)
+
     def score(self, flight: FlightView, nodes: Sequence[NodeView], cached: Sequence[int], now: float) -> list[float]:
-        tokens = flight.request.prompt_tokens
-        crowd_s, weight = self.crowd_s, 1.0 + (self.thrift if flight.due < inf else self.patient)
+        tokens, crowd_s = flight.request.prompt_tokens, self.crowd_s
+        saved_s = self.saved_s(flight, nodes) if any(cached) else 0.0
         scores = []
         for node, hit in zip(nodes, cached, strict=True):
+            own = node.base_s + node.answer_s + (crowd_s + node.beside_s) * node.running + (tokens - hit) * node.token_s - hit * saved_s
             wait = node.free_at - now
-            own = node.base_s + node.answer_s + (crowd_s + node.beside_s) * node.running + (tokens - hit) * node.token_s * weight
             scores.append(-(own + wait) if wait > 0.0 else -own)
         return scores
 
@@ -41,12 +48,13 @@ class Latency:
         self, flight: FlightView, nodes: Sequence[NodeView], cached: Sequence[int], now: float, tolerance: float, rng: Random
     ) -> tuple[int, float]:
         """`score` and the pick `best` in one pass. A cost is a score negated."""
-        tokens = float(flight.request.prompt_tokens)
-        crowd_s, weight = self.crowd_s, 1.0 + (self.thrift if flight.due < inf else self.patient)
+        tokens, crowd_s = float(flight.request.prompt_tokens), self.crowd_s
+        saved_s = self.saved_s(flight, nodes) if any(cached) else 0.0
         least = limit = inf
         near: list[tuple[float, int]] = []
         for place, node in enumerate(nodes):
-            cost = node.base_s + node.answer_s + (crowd_s + node.beside_s) * node.running + (tokens - cached[place]) * node.token_s * weight
+            hit = cached[place]
+            cost = node.base_s + node.answer_s + (crowd_s + node.beside_s) * node.running + (tokens - hit) * node.token_s - hit * saved_s
             wait = node.free_at - now
             if wait > 0.0:
                 cost += wait
