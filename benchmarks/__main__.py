@@ -8,8 +8,8 @@ from importlib import import_module
 from benchmarks.row import Row, show
 
 ALL = (
-    "startup", "decision", "inprocess", "preempt", "simulate", "goodput", "memory", "fairness", "cost", "limits", "overload", "unknown",
-    "eta", "returns",
+    "startup", "decision", "inprocess", "preempt", "simulate", "routing", "goodput", "memory", "fairness", "thoughts", "cost", "limits",
+    "overload", "unknown", "eta", "returns", "hashing", "herding",
 )  # fmt: skip
 
 

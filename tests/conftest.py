@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -31,3 +32,14 @@ def data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no traces in {folder}; set PENSTOCK_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def gguf_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model of DeepSeek's architecture, for tests with a real llama.cpp; they are skipped where it is not installed."""
+    absent = [name for name in ("xllamacpp", "gguf", "numpy") if find_spec(name) is None]
+    if absent:
+        pytest.skip(f"a real llama.cpp needs {' and '.join(absent)}: pip install {' '.join(absent)}")
+    from tests.engine import gguf_model
+
+    return gguf_model.write(tmp_path_factory.mktemp("model") / "tiny.gguf")

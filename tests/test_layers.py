@@ -16,9 +16,22 @@ ENGINE = ("model", "sequence", "memory", "decoding", "leap", "histogram", "text"
 NOUNS = ("facts", "events", "knobs", "config", "errors", "journal")
 PURE = (*NOUNS, "policy", "core", "wire", "metrics", "control", *(f"engine.{name}" for name in ENGINE))
 CLOCKS = {"time", "asyncio", "socket", "logging", "os", "threading"}
-LIVE = ("gateway", "http1", "admin", "load", "supervisor", "engine.server", "engine.node", "engine.clock")
+LIVE = ("gateway", "http1", "admin", "load", "supervisor", "engine.server", "engine.node", "engine.clock", "engine.backends")
 REQUEST_PATH = (*PURE, "gateway", "http1", "admin", "engine")
-HEAVY = {"starlette", "uvicorn", "prometheus_client", "rich", "sklearn", "numpy", "torch", "onnxruntime", "ray", "kubernetes", "sqlite3"}
+HEAVY = {
+    "starlette",
+    "uvicorn",
+    "prometheus_client",
+    "rich",
+    "sklearn",
+    "numpy",
+    "torch",
+    "onnxruntime",
+    "ray",
+    "kubernetes",
+    "sqlite3",
+    "xllamacpp",
+}
 
 RUNNERS = {"eval", "exec", "compile", "__import__", "yaml.load", "os.system", "os.popen"}
 
@@ -89,8 +102,14 @@ def test_live_packages_and_the_simulator_stay_apart() -> None:
 
 
 def test_heavy_libraries_wait_until_they_are_needed() -> None:
-    light = ("cli", "core", "policy", "gateway", "http1", "wire", "supervisor")
+    light = ("cli", "core", "policy", "gateway", "http1", "wire", "supervisor", "engine")
     assert not offenders(light, lambda module: roots(module, functions=False) & HEAVY)
+
+
+def test_a_foreign_server_runs_in_its_backend_alone() -> None:
+    foreign = {"xllamacpp"}
+    users = {module for module in FILES if roots(module, functions=True) & foreign}
+    assert users == {"penstock.engine.backends.llama_cpp"}
 
 
 def test_there_is_no_import_cycle() -> None:

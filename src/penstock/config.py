@@ -251,6 +251,15 @@ class Pool(Part, frozen=True, kw_only=True):
     """The pool that the rung `sibling` tries."""
 
 
+class HashBy(StrEnum):
+    SESSION = "session"
+    """What the caller says with `x-penstock-session`, or with `prompt_cache_key`."""
+    PREFIX = "prefix"
+    """The prompt's first 512 tokens."""
+    TENANT = "tenant"
+    """The name of the caller's key."""
+
+
 class Policy(Part, frozen=True, kw_only=True):
     """Which policy of each kind decides; `module:Class` names one from outside."""
 
@@ -260,9 +269,13 @@ class Policy(Part, frozen=True, kw_only=True):
     admit: str = "slo"
     """What is accepted: `slo` refuses what no node can serve in time, `bounded` only what exceeds the queue's bound."""
     score: dict[str, float] = msgspec.field(default_factory=lambda: {"latency": 1.0})
-    """Score policies and their weights."""
+    """Score policies and their weights, which the knobs `weight_*` turn while requests flow. `latency` counts seconds, `cost` units of
+    cost, the others from 0 to 1: beside `latency`, a weight of 0.5 on `session` is worth half a second."""
     pick: str = "best"
-    """From scores to one node: `best`, or `two`, the better of two drawn ones."""
+    """From scores to one node: `best`; `two`, the better of two drawn ones; or, without scores, `hash`: consistent hashing with bounded
+    load."""
+    hash_by: tuple[HashBy, ...] = (HashBy.SESSION, HashBy.PREFIX, HashBy.TENANT)
+    """What `hash` goes by: the first of these that a request has."""
 
 
 class Hold(Part, frozen=True, kw_only=True):
@@ -412,6 +425,8 @@ class Config(Part, frozen=True, kw_only=True):
     """Callers' keys; none: any caller is served, on a loopback address only."""
     nodes: tuple[Node, ...] = ()
     """The engines."""
+    labels: dict[str, str] = {}
+    """Where this gateway is (`zone: a`): the score `locality` prefers nodes whose `labels` say the same."""
     aliases: dict[str, str] = {}
     """Names callers may use -> engines' names."""
     classes: tuple[Class, ...] = ()

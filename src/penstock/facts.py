@@ -113,6 +113,8 @@ class Signals(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     kv_usage: float | None = None
     """Share of KV memory in use, 0 to 1."""
     models: tuple[str, ...] | None = None
+    engine: str | None = None
+    """What kind of engine it is, as configured or found out."""
     continues: tuple[Form, ...] = ()
     """What it goes on with where another node broke off."""
 
@@ -168,9 +170,11 @@ class NodeSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LaneSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """The requests that wait for one model."""
+    """The requests that wait for one model in one pool."""
 
     model: str
+    pool: str = ""
+    """Empty for those that belong to none."""
     waiting: int
     oldest_s: float
     drained_per_s: float

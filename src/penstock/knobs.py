@@ -29,6 +29,13 @@ class Knobs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     recalls: Annotated[int, Meta(ge=0, le=100, description="times a request may be called back")] = 5
     hedge_share: Annotated[float, Meta(ge=0, le=1, description="work, as a share of all, that may be done by second tries of overdue requests; 0: none")] = 0.05
     hash_bound: Annotated[float, Meta(ge=1, le=100, description="how far above its share of the load a node may be before hashing passes it over")] = 1.25
+    weight_latency: Annotated[float, Meta(ge=0, le=100, description="factor of the weight of the score `latency` in `policy.score`; a score that stands there alone counts whole")] = 1.0
+    weight_prefix: Annotated[float, Meta(ge=0, le=100, description="factor of that of `prefix`")] = 1.0
+    weight_kv_room: Annotated[float, Meta(ge=0, le=100, description="factor of that of `kv_room`")] = 1.0
+    weight_queue: Annotated[float, Meta(ge=0, le=100, description="factor of that of `queue`")] = 1.0
+    weight_session: Annotated[float, Meta(ge=0, le=100, description="factor of that of `session`")] = 1.0
+    weight_locality: Annotated[float, Meta(ge=0, le=100, description="factor of that of `locality`")] = 1.0
+    weight_cost: Annotated[float, Meta(ge=0, le=100, description="factor of that of `cost`")] = 1.0
     slow_factor: Annotated[float, Meta(ge=1, le=1e6, description="a node this much slower than the middle one of its pool is given little work")] = 3.0
     eject_share: Annotated[float, Meta(ge=0, le=1, description="most of a pool that slowness and breakers may take out; beyond, all are used (panic)")] = 0.5
     join_s: Annotated[float, Meta(ge=0, le=3600, description="seconds in which a node that has come, or come back, grows into its full share of work")] = 10.0

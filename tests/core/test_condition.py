@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.playbook import call
 
-from penstock.config import Class, Range, When
+from penstock.config import Class, Pool, PoolWhen, Range, When
 from penstock.core.condition import conditions, exact, headers_read, metadata_read, number, words
 
 
@@ -99,3 +99,24 @@ def test_names_that_rules_read_are_known() -> None:
     rules = (Class(name="a", when=When(header={"X-A": "1"}, metadata={"m": "1"})), Class(name="b", when=When(header={"x-a": "2"})))
     assert headers_read(rules) == {"x-a"}
     assert metadata_read(rules) == {"m"}
+
+
+def test_a_session_must_be_named_to_meet_any_test() -> None:
+    assert [holds(When(session=test), session="chat-7") for test in ("*", "chat-*", "chat-7", "other")] == [True, True, True, False]
+    assert not holds(When(session="*"))
+
+
+@pytest.mark.parametrize(("difficulty", "fits"), [(0.0, False), (0.49, False), (0.5, True), (1.0, True)])
+def test_difficulty_is_compared_as_a_number(difficulty: float, fits: bool) -> None:
+    assert holds(When(difficulty=Range(ge=0.5)), difficulty=difficulty) is fits
+    [condition] = conditions(When(difficulty=Range(ge=0.5)))
+    assert (condition.wants, condition.seen(call(1, difficulty=0.75))) == (">= 0.5", "0.75")
+
+
+def test_pools_rules_count_and_a_rule_on_difficulty_reads_what_callers_say_of_it() -> None:
+    rules = (
+        Class(name="a", when=When(header={"X-A": "*"})),
+        Pool(name="b", nodes=("n",), when=PoolWhen(header={"X-B": "*"}, difficulty=Range(ge=0.5), metadata={"m": "*"})),
+    )
+    assert headers_read(rules) == {"x-a", "x-b"}
+    assert metadata_read(rules) == {"m", "difficulty"}

@@ -9,7 +9,7 @@ import pytest
 from tests.playbook import NOTHING, Play, build, call, forward, reject
 
 from penstock.config import Class, Config, Node, Pool, When
-from penstock.core.lane import ANY
+from penstock.core.members import ANY
 from penstock.events import (
     Arrived,
     Cancel,

@@ -122,7 +122,7 @@ class Driver:
 def books(driver: Driver) -> None:
     core = driver.core
     assert set(core.flights) == driver.waiting | set(driver.running)
-    assert core.waiting == len(driver.waiting) == sum(len(lane.queue) for lane in core.lanes.values())
+    assert core.waiting == len(driver.waiting) == sum(len(lane.queue) for lane in core.by_pool.values())
     for node in core.nodes:
         mine = [id for nodes in (driver.running, driver.twins) for id, name in nodes.items() if name == node.name]
         assert node.running == len(mine) and set(node.memory.held) == set(mine)

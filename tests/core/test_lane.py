@@ -1,31 +1,13 @@
-"""A lane's drain rate, and which nodes serve which model."""
+"""A lane's drain rate, and what it shows."""
 
 from __future__ import annotations
 
 import pytest
 from tests.playbook import call
 
-from penstock import config
 from penstock.core.classify import TaskClass
-from penstock.core.fleet import Node
 from penstock.core.flight import Flight
-from penstock.core.lane import ANY, Lane, served
-from penstock.knobs import Knobs
-
-
-def nodes(**models: tuple[str, ...]) -> list[Node]:
-    return [
-        Node(index, config.Node(name=name, url="http://127.0.0.1:9", models=served), Knobs(), None)
-        for index, (name, served) in enumerate(models.items())
-    ]
-
-
-def names(table: dict[str, list[Node]]) -> dict[str, list[str]]:
-    return {model: [node.name for node in members] for model, members in table.items()}
-
-
-def pool(*members: str, models: tuple[str, ...]) -> config.Pool:
-    return config.Pool(name="-".join(members), nodes=members, models=models)
+from penstock.core.lane import Lane
 
 
 def test_drain_time_is_unknown_until_the_second_dispatch() -> None:
@@ -57,28 +39,5 @@ def test_snapshot_counts_what_waits_by_class_and_tells_the_oldest() -> None:
     assert (seen.model, seen.waiting, seen.oldest_s, seen.classes) == ("m", 3, 8.0, {"x": 2, "y": 1})
 
 
-def test_model_is_served_by_the_nodes_that_name_it() -> None:
-    assert names(served(nodes(a=("m",), b=("m", "n"), c=("n",)), ())) == {"m": ["a", "b"], "n": ["b", "c"]}
-
-
-def test_node_that_names_nothing_serves_every_model_and_the_lane_of_the_rest() -> None:
-    assert names(served(nodes(a=("m",), b=()), ())) == {"m": ["a", "b"], ANY: ["b"]}
-
-
-def test_pool_keeps_its_model_to_its_nodes_and_leaves_other_models_alone() -> None:
-    table = served(nodes(a=("m", "n"), b=("m", "n")), (pool("b", models=("m",)),))
-    assert names(table) == {"m": ["b"], "n": ["a", "b"]}
-
-
-def test_pools_that_name_one_model_add_up() -> None:
-    pools = (pool("a", models=("m",)), pool("c", models=("m",)))
-    assert names(served(nodes(a=("m",), b=("m",), c=("m",)), pools)) == {"m": ["a", "c"]}
-
-
-def test_pool_names_the_models_of_nodes_that_have_not_told_theirs() -> None:
-    table = served(nodes(a=(), b=()), (pool("a", models=("m",)),))
-    assert names(table) == {"m": ["a"], ANY: ["a", "b"]}
-
-
-def test_pool_does_not_make_a_node_serve_what_it_lacks() -> None:
-    assert names(served(nodes(a=("n",)), (pool("a", models=("m",)),))) == {"n": ["a"], "m": []}
+def test_snapshot_tells_its_pool() -> None:
+    assert (Lane("m", []).snapshot(0.0).pool, Lane("m", [], "big").snapshot(0.0).pool) == ("", "big")

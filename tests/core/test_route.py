@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from tests.playbook import call, flying
@@ -17,6 +19,7 @@ from penstock.core.route import ALL, HOLDERS, KEPT_SLOTS, Choice, Router
 from penstock.errors import ConfigError
 from penstock.facts import BLOCK_TOKENS, Profile
 from penstock.knobs import Knobs
+from penstock.policy import SCORE
 from penstock.policy.views import FlightView, NodeView
 
 KNOBS = Knobs(sample=6)
@@ -49,12 +52,15 @@ class Play:
             self.prefixes.add_node(node.index, 1_000)
         self.router = Router(config.Policy(**policy), self.prefixes, random.Random(seed))  # type: ignore[arg-type]
 
-    def choose(self, blocks: tuple[int, ...] = (), tokens: int = 1_000, *, tried: int = 0, hint: Node | None = None) -> Choice | None:
-        flight = flying(call(1, tokens=tokens, blocks=blocks), DEFAULT, LANE, 0.0, tried=tried)
-        return self.router.choose(flight, self.nodes, tokens + 100, KNOBS, 0.0, hint)
+    def choose(
+        self, blocks: tuple[int, ...] = (), tokens: int = 1_000, *,
+        tried: int = 0, hint: Node | None = None, knobs: Knobs = KNOBS, **facts: Any,
+    ) -> Choice | None:  # fmt: skip
+        flight = flying(call(1, tokens=tokens, blocks=blocks, **facts), DEFAULT, LANE, 0.0, tried=tried)
+        return self.router.choose(flight, self.nodes, tokens + 100, knobs, 0.0, hint)
 
-    def chosen(self, blocks: tuple[int, ...] = (), tokens: int = 1_000, **facts: int) -> Choice:
-        choice = self.choose(blocks, tokens, **facts)  # type: ignore[arg-type]
+    def chosen(self, blocks: tuple[int, ...] = (), tokens: int = 1_000, **facts: Any) -> Choice:
+        choice = self.choose(blocks, tokens, **facts)
         assert choice is not None
         return choice
 
@@ -229,3 +235,94 @@ def test_one_pass_over_scores_and_pick_chooses_as_the_two_steps_do() -> None:
             play.nodes[turn % 5].free_at = 0.01 * (turn % 7)
         one, other = short.chosen(), long.chosen()
         assert (one.node.name, one.score, one.ready_s) == (other.node.name, other.score, other.ready_s)
+
+
+def test_equal_nodes_share_evenly() -> None:
+    for score in ({"latency": 1.0}, {"latency": 1.0, "session": 0.5, "locality": 0.5, "cost": 1.0}):
+        play = Play(fleet(8, cost=2.0), score=score)
+        found = Counter(play.chosen().node.index for _ in range(8_000))
+        # Three deviations of a fair draw are 89.
+        assert len(found) == 8 and min(found.values()) > 880 and max(found.values()) < 1_120
+
+
+def test_same_seed_gives_the_same_choices_among_equals_and_another_seed_others() -> None:
+    found = [[play.chosen().node.index for _ in range(50)] for play in (Play(fleet(8)), Play(fleet(8)), Play(fleet(8), seed=2))]
+    assert found[0] == found[1] != found[2]
+
+
+def test_knobs_turn_the_weights_of_several_scores() -> None:
+    play = Play(fleet(2, cost=0.0), score={"queue": 1.0, "cost": 1.0})
+    play.nodes[0].cost, play.nodes[1].running = 0.1, 1
+    assert play.chosen().node.index == 0, "half a queue is worth more than a tenth of a unit"
+    for knobs, index, score in (
+        (Knobs(weight_cost=6.0), 1, 0.5),
+        (Knobs(weight_cost=6.0, weight_queue=2.0), 0, 2.0 - 0.6),
+        (Knobs(weight_queue=0.0), 1, 0.0),
+        (Knobs(), 0, 1.0 - 0.1),
+    ):
+        choice = play.chosen(knobs=knobs)
+        assert choice.node.index == index and choice.score == pytest.approx(score)
+
+
+def test_weight_of_a_score_alone_is_not_turned() -> None:
+    play = Play(fleet(2), score={"queue": 1.0})
+    play.nodes[0].running = 1
+    assert {play.chosen(knobs=Knobs(weight_queue=0.0)).node.index for _ in range(20)} == {1}
+
+
+def test_outside_scores_keep_the_weight_that_the_configuration_gives_them() -> None:
+    play = Play(fleet(2), score={"penstock.policy.score.queue:Queue": 2.0, "cost": 1.0})
+    assert play.chosen(knobs=Knobs(weight_queue=0.0)).score == 2.0
+
+
+def test_every_shipped_score_has_a_knob() -> None:
+    assert {f"weight_{name}" for name in SCORE} == {name for name in Knobs.__struct_fields__ if name.startswith("weight_")}
+
+
+def test_of_many_nodes_the_one_that_served_the_session_is_scored() -> None:
+    play = Play(fleet(200), score={"latency": 1.0, "session": 0.5})
+    play.router.sessions.served(call(9, session="s"), 123)
+    assert {play.chosen(session="s").node.index for _ in range(20)} == {123}
+    assert len({play.chosen(session="t").node.index for _ in range(20)}) > 5
+
+
+@pytest.mark.parametrize("count", [8, ALL + 1, 200])
+def test_hashing_looks_at_all_nodes(count: int) -> None:
+    first, second = Play(fleet(count), pick="hash"), Play(fleet(count), pick="hash", seed=2)
+    found = [first.chosen(session=str(key)).node.index for key in range(2_000)]
+    assert found == [second.chosen(session=str(key)).node.index for key in range(2_000)]
+    assert len(set(found)) > 0.99 * count
+
+
+def test_hashing_goes_by_what_the_configuration_names() -> None:
+    by_prefix, by_tenant = Play(fleet(8), pick="hash"), Play(fleet(8), pick="hash", hash_by=("tenant",))
+    assert len({by_prefix.chosen((key,), tenant="t").node.index for key in range(100)}) == 8
+    assert len({by_tenant.chosen((key,), tenant="t").node.index for key in range(100)}) == 1
+
+
+def test_hashing_passes_over_who_cannot_take_it_and_comes_back() -> None:
+    play = Play(fleet(8), pick="hash")
+    home = play.chosen(session="s").node
+    home.running = home.max_running
+    away = play.chosen(session="s").node
+    assert away is not home
+    assert play.chosen(session="s", tried=away.bit).node not in (home, away)
+    home.running = 0
+    assert play.chosen(session="s").node is home
+
+
+def test_hashing_keeps_to_the_bound_that_the_knob_sets() -> None:
+    play = Play(fleet(4), pick="hash")
+    home = play.chosen(session="s").node
+    home.running = 2
+    away = play.chosen(session="s")
+    assert away.node is not home and away.score == 0.0
+    loose = play.chosen(session="s", knobs=Knobs(hash_bound=4.0))
+    assert loose.node is home and loose.score == 1.0
+
+
+def test_hashing_tells_what_is_cached_where_it_goes() -> None:
+    play = Play(fleet(4), pick="hash")
+    home = play.chosen((1, 2, 3), tokens=3 * BLOCK_TOKENS).node
+    play.prefixes.insert(home.index, (1, 2))
+    assert play.chosen((1, 2, 3), tokens=3 * BLOCK_TOKENS).uncached == BLOCK_TOKENS

@@ -124,4 +124,7 @@ def test_a_prompt_of_tokens_or_of_one_word_is_no_answer() -> None:
 
 
 def test_a_last_message_that_is_no_object_of_text_is_prompt() -> None:
-    assert not read(True, going_on("", "no space")).parts[0].begun
+    for content in (["a part"], 3, {"text": " the"}):
+        messages = ASKED[:-1] + b"," + msgspec.json.encode({"role": "assistant", "content": content}) + b"]"
+        body = chat("m", continue_final_message=True, add_generation_prompt=False) | {"messages": msgspec.Raw(messages)}
+        assert not read(True, body).parts[0].begun

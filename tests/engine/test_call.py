@@ -60,6 +60,9 @@ def test_only_thinking_models_think_unless_told() -> None:
     assert read(thinking={"type": "enabled"}).parts[0].reasoning_tokens
     assert not read(model="some-R1", thinking={"type": "disabled"}).parts[0].reasoning_tokens
     assert not read(model="some-R1", chat_template_kwargs={"thinking": False}).parts[0].reasoning_tokens
+    assert not read(model="some-R1", reasoning_effort="none").parts[0].reasoning_tokens
+    assert read(reasoning_effort="low").parts[0].reasoning_tokens
+    assert read(enable_thinking=True).parts[0].reasoning_tokens
     assert not read(chat=False, model="some-R1").parts[0].reasoning_tokens
 
 

@@ -52,7 +52,7 @@ def line_of(text: str) -> str:
         # Ladders, floors, keys, smaller models.
         ("classes:\n- name: a\n  ladder:\n  - wait\n  - wait", "f:5: classes[0].ladder[1]: wait stands here twice"),
         ("ladder: [wait, reject, cache]", "f:1: ladder[1]: nothing can be tried after reject: put it last"),
-        ("ladder: [wiat]", "f:1: ladder[0]: expected one of wait, cache, smaller, ticket, reject, got \"wiat\""),
+        ("ladder: [wiat]", "f:1: ladder[0]: expected one of wait, sibling, cache, smaller, ticket, reject, got \"wiat\""),
         (
             "classes: [{name: a, when: {tenant: a}, floor: 0.6}, {name: b, floor: 0.5}]",
             "classes[1].floor: the floors of the classes up to here come to 1.1",

@@ -314,15 +314,17 @@ async def world(
     journal: Path | None = None,
     tls: ssl.SSLContext | None = None,
     each: Sequence[dict[str, Any]] = (),
+    make: Callable[..., Engine] = Engine,
+    path: str = "",
     **node: Any,
 ) -> AsyncIterator[World]:
-    engines = [Engine(f"n{index}", behave, tls) for index, behave in enumerate(behaviours or (answer,))]
+    engines = [make(f"n{index}", behave, tls) for index, behave in enumerate(behaviours or (answer,))]
     for engine in engines:
         await engine.start()
     scheme = "https" if tls else "http"
     own = each or ({},) * len(engines)
     nodes = tuple(
-        Node(name=engine.name, url=f"{scheme}://127.0.0.1:{engine.port}", **({"models": (MODEL,)} | node | more))
+        Node(name=engine.name, url=f"{scheme}://127.0.0.1:{engine.port}{path}", **({"models": (MODEL,)} | node | more))
         for engine, more in zip(engines, own, strict=True)
     )
     given = config or Config()

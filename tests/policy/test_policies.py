@@ -27,6 +27,7 @@ from penstock.policy.order.fcfs import Fcfs
 from penstock.policy.pick.best import Best
 from penstock.policy.pick.two import Two
 from penstock.policy.rung.cache import Cache
+from penstock.policy.rung.sibling import Sibling
 from penstock.policy.rung.smaller import Smaller
 from penstock.policy.rung.step import Step
 from penstock.policy.rung.ticket import Ticket
@@ -84,7 +85,20 @@ def test_scores_are_finite_one_a_node_and_the_same_when_asked_again(name: str, n
     assert scores == policy.score(flight(), nodes, cached, now)
 
 
-@pytest.mark.parametrize("name", PICK)
+def test_every_pick_goes_by_scores_or_by_the_request() -> None:
+    assert all(hasattr(one, "pick") != hasattr(one, "place") for one in PICK.values())
+
+
+@pytest.mark.parametrize("name", [name for name, one in PICK.items() if hasattr(one, "place")])
+@given(nodes=nodes, session=st.text(max_size=5), bound=st.floats(1, 100))
+def test_places_are_valid_and_the_same_when_asked_again(name: str, nodes: list[Node], session: str, bound: float) -> None:
+    policy, asked = find(PICK, name, "k"), flight(call(1, session=session))
+    index, score = policy.place(asked, nodes, ("session",), bound)
+    assert 0 <= index < len(nodes) and isfinite(score)
+    assert (index, score) == policy.place(asked, nodes, ("session",), bound)
+
+
+@pytest.mark.parametrize("name", [name for name, one in PICK.items() if hasattr(one, "pick")])
 @given(scores=st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=20), seed=st.integers(0, 99))
 def test_picks_are_valid_and_seeded(name: str, scores: list[float], seed: int) -> None:
     policy, among = find(PICK, name, "k"), [node()] * len(scores)
@@ -173,7 +187,7 @@ def test_unknown_policy_is_an_error_that_names_the_key(name: str) -> None:
         find(PICK, name, "policy.pick")
 
 
-AROUND = Around({"m": "s"})
+AROUND = Around({"m": "s"}, {"p": "q", "q": "r"})
 
 
 def test_every_rung_but_the_end_has_a_class() -> None:
@@ -192,6 +206,17 @@ def test_a_kept_answer_is_offered_where_it_is_at_hand() -> None:
 def test_the_smaller_model_is_offered_where_there_is_one() -> None:
     assert Smaller().step(flight(), AROUND) == Step(lane="s", model="s")
     assert Smaller().step(flight(model="s"), AROUND) is None
+
+
+def test_the_pool_that_the_last_one_falls_back_on_is_offered() -> None:
+    seen = flight()
+    seen.lane = Lane("m", [], "p")
+    assert Sibling().step(seen, AROUND) == Step(pool="q")
+    seen.aside = "q"
+    assert Sibling().step(seen, AROUND) == Step(pool="r")
+    seen.aside = "r"
+    assert Sibling().step(seen, AROUND) is None
+    assert Sibling().step(flight(), AROUND) is None, "of no pool"
 
 
 def test_a_ticket_is_offered_where_jobs_are_kept_and_not_to_a_job() -> None:

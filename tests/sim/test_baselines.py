@@ -10,14 +10,33 @@ import pytest
 
 from penstock.errors import TraceError
 from penstock.facts import Request, Signals
-from penstock.sim.baselines import ConsistentHash, LeastRequests, LlmdKvUsage, LlmdPrefix, LlmdQueue, MaxScore, RoundRobin, SglangCacheAware
+from penstock.sim.baselines import (
+    AnyNode,
+    ConsistentHash,
+    LeastRequests,
+    LeastTokens,
+    LlmdKvUsage,
+    LlmdPrefix,
+    LlmdQueue,
+    MaxScore,
+    RoundRobin,
+    SglangCacheAware,
+)
 from penstock.sim.presets import PRESETS, preset
+
+
+class Memory(msgspec.Struct, frozen=True):
+    reserved: int = 0
 
 
 class Node(msgspec.Struct):
     index: int
     running: int = 0
     reported: Signals = Signals()
+    memory: Memory = Memory()
+
+    def kv(self) -> Memory:
+        return self.memory
 
     @property
     def name(self) -> str:
@@ -50,6 +69,18 @@ def test_round_robin_takes_turns_and_passes_over_the_missing() -> None:
 
 def test_least_requests_prefers_the_emptier() -> None:
     assert LeastRequests().score(flight(), nodes(3, 1, 2), [0, 0, 0], 0.0) == [-3.0, -1.0, -2.0]
+
+
+def test_load_balance_prefers_the_fewest_tokens_in_flight() -> None:
+    fleet: list[Any] = [Node(0, 1, memory=Memory(9_000)), Node(1, 5, memory=Memory(500))]
+    assert chosen(LeastTokens(), flight(), fleet) == 1
+
+
+def test_random_takes_every_node_alike() -> None:
+    rng, fleet = Random(1), nodes(9, 0, 0)
+    scores = AnyNode().score(flight(), fleet, [512, 0, 0], 0.0)
+    drawn = [MaxScore().pick(scores, fleet, rng) for _ in range(300)]
+    assert all(70 < drawn.count(index) < 130 for index in range(3))
 
 
 def test_max_score_draws_among_equals_only() -> None:
@@ -145,8 +176,8 @@ def test_llmd_scores_free_memory_and_matched_blocks() -> None:
 
 def test_presets_are_the_promised_ones_and_say_what_they_are() -> None:
     assert list(PRESETS) == [
-        "penstock", "fifo-rr", "least-requests", "two-choices", "consistent-hash", "sglang-cache-aware", "llmd-default",
-        "penstock-tickets",
+        "penstock", "fifo-rr", "random", "load-balance", "least-requests", "two-choices", "consistent-hash", "sglang-cache-aware",
+        "llmd-default", "llmd-load", "penstock-tickets",
     ]  # fmt: skip
     assert all(one.about for one in PRESETS.values())
     assert sorted(PRESETS["llmd-default"].policy.score.values()) == [2.0, 2.0, 3.0]

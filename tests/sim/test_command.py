@@ -34,7 +34,7 @@ QUICK = ("--scenario", "overload", "--limit", 300, "--nodes", 2, "--profile", "m
 def test_json_has_one_object_a_preset_with_the_promised_keys() -> None:
     ours, theirs = results(*QUICK, "--slo-ttft", 2, "--slo-ttft-per-1k", 0.25, "--slo-tpot", 0.1, "--compare", "penstock, fifo-rr")
     assert (ours["preset"], theirs["preset"]) == ("penstock", "fifo-rr")
-    assert list(ours) == list(theirs) == KEYS
+    assert list(ours) == list(theirs) == [*KEYS, "pool_hit"]
     assert ours["requests"] == 300
     assert len(ours["by_prompt_length"]) == 4
 
@@ -48,9 +48,42 @@ def test_two_runs_with_one_seed_print_the_same_bytes() -> None:
 
 
 def test_every_preset_runs_and_without_an_objective_nothing_is_refused() -> None:
-    names = "penstock,fifo-rr,least-requests,two-choices,consistent-hash,sglang-cache-aware,llmd-default"
+    names = "penstock,fifo-rr,random,load-balance,least-requests,two-choices,consistent-hash,sglang-cache-aware,llmd-default,llmd-load"
     for result in results(*QUICK, "--compare", names):
         assert (result["completed"], result["refused"], result["goodput"]) == (300, 0, 1.0), result["preset"]
+
+
+def test_without_an_objective_the_report_is_of_routing() -> None:
+    words = ("--scenario", "shared-prefix", "--limit", 100, "--nodes", 2, "--compare", "penstock,random")
+    done = simulate(*words)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "one pool" in done.stdout and "goodput" not in done.stdout
+    assert all(0.0 < result["pool_hit"] < 1.0 for result in results(*words))
+
+
+def test_a_profile_is_run_with_another_step_and_memory() -> None:
+    words = ("--scenario", "shared-prefix", "--limit", 150, "--nodes", 2)
+    large, small = results(*words)[0], results(*words, "--kv-tokens", 20_000)[0]
+    assert small["pool_hit"] < large["pool_hit"]
+    assert results(*words, "--chunk", 256)[0]["itl_s"] != large["itl_s"]
+    wrong = simulate(*words, "--chunk", 3)
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1) and "--chunk 3: expected 16 to" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--scenario", "mooncake"), "--scenario mooncake: give --trace FILE, conversation_trace.jsonl"),
+        (("--scenario", "mooncake", "--trace", "no.jsonl"), "no.jsonl"),
+        (("--scenario", "llmd", "--trace", "x.jsonl"), "not both"),
+        (("--scenario", "llmd", "--nodes", 2, "--chunk", 64), "--nodes, --chunk: not with --scenario llmd, which takes --seed and --json"),
+        (("--scenario", "deepseek", "--hog", "a:2"), "--hog: not with --scenario deepseek, which takes --trace, --seed and --json"),
+    ],
+)
+def test_wrong_use_of_a_published_setting_is_one_line(tmp_path: Path, words: tuple[object, ...], says: str) -> None:
+    done = simulate(*words, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert says in done.stderr
 
 
 def test_terminal_report_names_presets_and_objective() -> None:
@@ -188,7 +221,7 @@ def test_conversation_trace_at_three_times_its_speed(data: Path) -> None:
 def test_a_hog_is_shown_beside_the_quiet_run() -> None:
     words = ("--scenario", "tenants", "--limit", 200, "--hog", "t0:5")
     result = results(*words)[0]
-    assert list(result) == [*KEYS, "hog"]
+    assert list(result) == [*KEYS, "pool_hit", "hog"]
     assert (result["hog"]["tenant"], result["hog"]["factor"]) == ("t0", 5)
     assert result["hog"]["others"]["requests"] < 200
     assert "beside t0 at 5 times its rate" in simulate(*words).stdout

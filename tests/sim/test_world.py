@@ -203,3 +203,22 @@ def test_configuration_tells_the_core_what_the_preset_knows() -> None:
     assert theirs.classes == ()
     assert (theirs.nodes[0].profile, theirs.nodes[0].kv_tokens) == (None, 7_000)
     assert theirs.knobs.depth_s < inf
+
+
+def test_a_world_goes_on_with_what_is_added() -> None:
+    made = World(burst(5), [SMALL], preset("penstock"), Slo())
+    made.run()
+    before, ended = len(made.busy), max(trip.ended_at for trip in made.trips)
+    made.add([Arrival(at_s=made.now + 2.0, prompt_tokens=400, output_tokens=30)])
+    made.run()
+    assert made.ended == 6 and made.trips[5].outcome is Outcome.COMPLETED
+    assert made.trips[5].first_at > ended + 2.0
+    assert len(made.busy) > before and made.busy == sorted(made.busy)
+
+
+def test_a_fault_happens_once_however_often_a_world_goes_on() -> None:
+    made = World(burst(3), [SMALL] * 2, preset("penstock"), Slo(), [Fault(at_s=0.0, node="n0", do="slow", factor=2.0)])
+    made.run()
+    made.add(burst(3, at_s=made.now + 1.0))
+    made.run()
+    assert [machine.slow for machine in made.machines] == [2.0, 1.0]

@@ -42,7 +42,7 @@ class Stage:
 
 
 @contextmanager
-def running(*arguments: str) -> Iterator[Stage]:
+def running(*arguments: str, patience_s: float = 2 * PATIENCE_S) -> Iterator[Stage]:
     """`python ARGUMENTS`, ended when the test is done with it, or takes too long."""
     process = subprocess.Popen(
         [sys.executable, *arguments],
@@ -51,7 +51,7 @@ def running(*arguments: str) -> Iterator[Stage]:
         text=True,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")},
     )
-    watchdog = threading.Timer(2 * PATIENCE_S, process.kill)
+    watchdog = threading.Timer(patience_s, process.kill)
     watchdog.start()
     try:
         yield Stage(process)

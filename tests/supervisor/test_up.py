@@ -90,3 +90,56 @@ def test_its_own_nodes_and_class_reach_the_gateway(tmp_path: Path) -> None:
         url = stage.wait_for(r"API +(http\S+)")[1]
         with urllib.request.urlopen(f"{url}/models", timeout=PATIENCE_S) as page:
             assert re.findall(r'"id":"(\w+)"', page.read().decode()) == ["m", "other"]
+
+
+def test_a_persons_own_model_is_served(gguf_file: Path) -> None:
+    with up("--model", str(gguf_file), "--parallel", "2", "--context", "1024") as stage:
+        stage.wait_for("one gateway before tiny-deepseek, 2 answers of 1024 tokens at once")
+        line = stage.wait_for(r"(curl -N .*\\\n.*)\n")[1]
+        stage.wait_for("Ctrl-C stops everything")
+        answer = subprocess.run(["bash", "-c", f"{line} -sS"], capture_output=True, text=True, check=True, timeout=PATIENCE_S).stdout
+        assert answer.rstrip().endswith("data: [DONE]")
+        url = stage.wait_for(r"API +(http\S+)")[1]
+        with urllib.request.urlopen(f"{url}/models", timeout=PATIENCE_S) as page:
+            assert [model["id"] for model in json.load(page)["data"]] == ["tiny-deepseek", "tiny", "deepseek-chat"]
+        with urllib.request.urlopen(stage.wait_for(r"state +(http\S+)")[1], timeout=PATIENCE_S) as page:
+            (node,) = json.load(page)["nodes"]
+        assert (node["name"], node["state"], node["reported"]["engine"]) == ("llama", "up", "llama.cpp")
+        assert node["kv_tokens"] <= 2 * 1024
+        processes = children(stage.process.pid)
+        stage.process.send_signal(signal.SIGINT)
+        assert stage.end() == 0
+        assert all(gone(pid) for pid in processes)
+
+
+def test_ctrl_c_lets_a_persons_own_model_finish(gguf_file: Path) -> None:
+    with up("--model", str(gguf_file)) as stage:
+        stage.wait_for("Ctrl-C stops everything")
+        call = {"model": "tiny", "max_tokens": 3000, "stream": True, "messages": [{"role": "user", "content": "Hello"}]}
+        url = stage.wait_for(r"API +(http\S+)")[1]
+        asked = urllib.request.Request(f"{url}/chat/completions", json.dumps(call).encode())
+        with urllib.request.urlopen(asked, timeout=PATIENCE_S) as answer:
+            answer.readline()
+            stage.process.send_signal(signal.SIGINT)
+            assert answer.read().rstrip().endswith(b"data: [DONE]")
+        assert stage.end() == 0
+
+
+def test_what_keeps_a_model_from_being_served_is_one_line(gguf_file: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.gguf"
+    text.write_text("no model")
+    nodes = tmp_path / "penstock.yaml"
+    nodes.write_text("nodes: [{name: a, url: 'http://127.0.0.1:1'}]\n")
+    for arguments, why in {
+        ("--model", str(tmp_path / "absent.gguf")): "there is no such file",
+        ("--model", str(text)): "is not a GGUF file",
+        ("--model", str(tmp_path)): "is a folder",
+        ("--model", str(gguf_file), "--model", "deepseek-v3"): "one model file is served at once",
+        ("--model", str(gguf_file), "--config", str(nodes)): "--model: the configuration names nodes already",
+        ("--parallel", "2"): "--parallel: needs a model file",
+    }.items():
+        with up(*arguments) as stage:
+            assert stage.end() == 2
+            assert stage.printed.startswith("penstock: ")
+            assert stage.printed.count("\n") == 1
+            assert why in stage.printed

@@ -220,6 +220,60 @@ def test_any_cuts_of_any_stream_give_the_same_output(parts: list[bytes], line: b
     assert facts(relay) == facts(reference)
 
 
+def parsed(stream: bytes) -> list[tuple[str, str, str]]:
+    """Type, id and data of each event that an EventSource dispatches: WHATWG HTML 9.2.6, read line by line."""
+    found: list[tuple[str, str, str]] = []
+    kind, last_id, data = "", "", ""
+    text = stream.decode().removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    for line in text.split("\n")[:-1]:
+        if line:
+            name, _, value = line.partition(":")
+            value = value.removeprefix(" ")
+            if name == "data":
+                data += value + "\n"
+            elif name == "event":
+                kind = value
+            elif name == "id":
+                last_id = value
+        else:
+            if data:
+                found.append((kind, last_id, data.removesuffix("\n")))
+            kind = data = ""
+    return found
+
+
+CHUNKS = st.sampled_from([word("a"), word('"', usage=None), word("é" * 3), usage_chunk(), event({}, finish="stop", usage=None)])
+FIELDS = st.sampled_from([b": comment", b"event: message", b"id: 7", b"retry: 100", b"unknown: x", b"data", b"id"])
+LINE_ENDS = st.sampled_from([b"\n", b"\r\n", b"\r"])
+
+
+@st.composite
+def blocks(draw: st.DrawFn) -> bytes:
+    """One event: its data on one line or on several, among other fields."""
+    payload = draw(CHUNKS)[6:-2]
+    lines = [b"data: " + payload] if draw(st.booleans()) else [b"data: " + part for part in payload.replace(b'],"', b'],\n"').split(b"\n")]
+    lines = [*draw(st.lists(FIELDS, max_size=2)), *lines, *draw(st.lists(FIELDS, max_size=1))]
+    end = draw(LINE_ENDS)
+    return b"".join([line + end for line in lines]) + end
+
+
+@given(st.lists(blocks(), max_size=6), st.booleans(), st.data())
+def test_events_of_every_form_are_seen_and_go_on_wherever_they_are_cut(parts: list[bytes], bom: bool, draw: st.DataObject) -> None:
+    whole = (b"\xef\xbb\xbf" if bom else b"") + b"".join([*parts, DONE])
+    cuts = sorted(draw.draw(st.lists(st.integers(0, len(whole)), max_size=20)))
+    split = [whole[start:end] for start, end in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
+    out, relay = run(split, asked=True)
+    assert out == whole
+    events = [json.loads(data) for _, _, data in parsed(whole) if data != "[DONE]"]
+    assert relay.tokens == sum(bool(event["choices"] and event["choices"][0]["delta"].get("content")) for event in events)
+    assert relay.done
+    kept = [seen for seen in parsed(whole) if seen[2] == "[DONE]" or json.loads(seen[2])["choices"]]
+    less = parsed(run(split)[0])
+    assert [seen[2] == "[DONE]" or json.loads(seen[2])["choices"] for seen in less] == [
+        seen[2] == "[DONE]" or json.loads(seen[2])["choices"] for seen in kept
+    ]
+
+
 @given(st.lists(st.binary(max_size=30), max_size=6))
 def test_any_bytes_are_survived(parts: list[bytes]) -> None:
     assert run(parts)[0] == b"".join(parts)
@@ -236,3 +290,21 @@ def test_error_event_is_one_openai_clients_raise_on() -> None:
 
 def test_queue_comment_says_position_and_eta() -> None:
     assert queued_comment(3, 1500) == b": queued position=3 eta_ms=1500\n\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (b'{"message": "full", "code": 503}', 503),
+        (b'{"message": "full", "code": "429"}', 429),
+        (b'{"code": "rate_limit"}', 0),
+        (b'{"code": 99999}', 0),
+        (b'{"code": true}', 0),
+        (b'"text"', 0),
+        (b"null", 0),
+    ],
+)
+def test_an_error_inside_a_stream_tells_the_status_it_would_have_had(error: bytes, status: int) -> None:
+    relay = Relay(False)
+    relay.feed(b'data: {"error": ' + error + b"}\n\n")
+    assert (relay.error, relay.status) == (True, status)

@@ -12,7 +12,7 @@ import typer
 from penstock.errors import ConfigError
 
 if TYPE_CHECKING:
-    from penstock.config import Class, Config, Key, KeyLimit, Listen, Node
+    from penstock.config import Class, Config, Key, KeyLimit, Listen, Node, Pool
 
 
 def check(
@@ -78,8 +78,12 @@ def describe(config: Config) -> Iterator[str]:
         yield f"node     {_node(node)}"
     if not config.nodes:
         yield "node     none: `penstock up` starts demo engines, `penstock gateway` answers 503"
+    from penstock.config import PoolWhen
+
     for pool in config.pools:
-        yield f"pool     {pool.name}: {', '.join(pool.nodes)}{' for ' + ', '.join(pool.models) if pool.models else ''}"
+        yield f"pool     {_pool(pool, config)}"
+    if config.pools and all(pool.models or pool.when != PoolWhen() for pool in config.pools):
+        yield "pool     none: what meets no rule runs on all nodes of the pools that name its model; where none does, on all that have it"
     for alias, model in config.aliases.items():
         yield f"alias    {alias} means {model}"
     for one in config.classes:
@@ -129,6 +133,25 @@ def _limit(limit: KeyLimit) -> str:
         if (most := getattr(limit, name)) is not None:
             return f"{most:,} {unit} in {limit.window_s:g} s"
     return ""
+
+
+def _pool(pool: Pool, config: Config) -> str:
+    from penstock.config import Discovery
+    from penstock.core.condition import conditions
+    from penstock.core.members import Members
+
+    when = [_condition(condition.of, condition.wants) for condition in conditions(pool.when)]
+    if pool.when.task is not None:
+        when.insert(0, f"class {pool.when.task}")
+    nodes = [node.name for node in config.nodes if Members(pool).has(node)]
+    labels = " and ".join(f"{name}: {value}" for name, value in pool.labels.items())
+    found = config.discovery != Discovery()
+    facts = [f"on {', '.join(nodes) or 'no node so far'}{f', and what is found with {labels}' if labels and found else ''}"]
+    if pool.models:
+        facts.append(f"models {', '.join(pool.models)}")
+    if pool.fallback is not None:
+        facts.append(f"falls back on {pool.fallback}")
+    return f"{pool.name}: {' and '.join(when) or 'everything'}  ({'; '.join(facts)})"
 
 
 def _class(one: Class) -> str:

@@ -27,6 +27,11 @@ One of ten tenants at a hundred times its rate:
   penstock simulate --scenario tenants --hog t0:100
 A node that dies; faults.yaml says - {at_s: 60, node: n1, do: kill, for_s: 30}:
   penstock simulate --scenario steady --faults faults.yaml
+What routing does where nothing is refused (no objective is given), with another step and memory than the profile's:
+  penstock simulate --trace mooncake.jsonl.gz --nodes 8 --chunk 2048 --kv-tokens 5194000 --compare penstock,fifo-rr
+Published settings, their baselines and ours, and whether ours is as good (exit code 1 where it is not):
+  penstock simulate --scenario mooncake --trace mooncake.jsonl.gz
+  penstock simulate --scenario llmd
 An exchange's opening bell, before and after, with your own task classes:
   penstock simulate --scenario trading --config examples/trading.yaml
 """
@@ -47,6 +52,8 @@ def simulate(
     profile: Annotated[
         list[str] | None, typer.Option(help="their kind [deepseek-v3-h200-tp8]; repeat with --nodes; see --list", metavar="NAME")
     ] = None,
+    chunk: Annotated[int | None, typer.Option(help="prompt tokens a step may hold, instead of the profile's", metavar="N")] = None,
+    kv_tokens: Annotated[int | None, typer.Option(help="a node's KV memory in tokens, instead of the profile's", metavar="N")] = None,
     preset: Annotated[str, typer.Option(help="what schedules; see --list", metavar="NAME")] = "penstock",
     compare: Annotated[str | None, typer.Option(help="several presets over the same workload", metavar="A,B,...")] = None,
     slo_ttft: Annotated[
@@ -58,7 +65,7 @@ def simulate(
     slo_tpot: Annotated[float | None, typer.Option(help="a good answer's longest mean time between tokens, seconds", metavar="S")] = None,
     config: Annotated[
         Path | None,
-        typer.Option(help="configuration whose classes, policy, knobs, keys and aliases are simulated", metavar="FILE"),
+        typer.Option(help="configuration whose classes, pools, ladders, policy, knobs, keys and aliases are simulated", metavar="FILE"),
     ] = None,
     scale: Annotated[float, typer.Option(help="of the scenarios trading and collapse: this share of nodes and load", metavar="X")] = 1.0,
     ablate: Annotated[
@@ -80,23 +87,32 @@ def simulate(
     names: Annotated[bool, typer.Option("--list", help="list presets, profiles and scenarios, and stop")] = False,
 ) -> None:
     from penstock.sim import command
+    from penstock.sim.published import command as published
     from penstock.sim.trading import command as trading
 
     if names:
         command.show_names()
         raise typer.Exit
-    if scenario in trading.SCENARIOS:
+    if scenario in trading.SCENARIOS or scenario in published.SCENARIOS:
         others = {
             "--trace": trace, "--format": form, "--window": window, "--limit": limit, "--nodes": nodes, "--profile": profile,
             "--compare": compare, "--slo-ttft": slo_ttft, "--slo-tpot": slo_tpot, "--faults": faults, "--speedup": speedup != 1.0,
+            "--chunk": chunk, "--kv-tokens": kv_tokens,
         }  # fmt: skip
-        trading.alone(scenario, [flag for flag, given in others.items() if given])
+        flags = [flag for flag, given in others.items() if given]
+        if scenario in published.SCENARIOS:
+            more = {"--config": config, "--scale": scale != 1.0, "--ablate": ablate, "--hog": hog, "--slo-ttft-per-1k": slo_ttft_per_1k}
+            published.alone(scenario, flags + [flag for flag, given in more.items() if given])
+            met = published.run(published.Ask(scenario=scenario, trace=trace, seed=seed, as_json=as_json))
+            raise typer.Exit(0 if met else 1)
+        trading.alone(scenario, flags)
         given = configured(config or Path(trading.__file__).with_name("trading.yaml"))
         trading.run(trading.Ask(scenario=scenario, config=given, scale=scale, seed=seed, ablate=ablate, as_json=as_json))
         return
     trading.apart(scale, ablate)
     ask = command.Options(
         trace=trace, form=form, scenario=scenario, window=window, speedup=speedup, limit=limit, nodes=nodes or [], profiles=profile or [],
+        chunk=chunk, kv_tokens=kv_tokens,
         presets=compare.split(",") if compare is not None else [preset], slo_ttft=slo_ttft, slo_ttft_per_1k=slo_ttft_per_1k,
         slo_tpot=slo_tpot, config=None if config is None else configured(config), faults=faults, hog=hog, seed=seed, as_json=as_json,
     )  # fmt: skip

@@ -29,11 +29,31 @@ def lines(walk: Walk) -> Iterator[str]:
         yield f"rule     {', '.join(walk.untried)}: not tried"
     met = bool(facts.task) or (walk.steps and walk.steps[-1].matched)
     yield f"class    {walk.task.name}{'' if met else ' (no rule matches)'}"
+    yield from _pools(walk)
     capped = f" (the class has {walk.task.priority}; the key of {facts.tenant} allows at most {facts.max_priority})"
     yield f"priority {walk.priority}{capped if walk.priority < walk.task.priority else ''}"
     yield f"value    {walk.task.value:g}"
     yield f"deadline {_deadline(walk)}"
     yield f"ladder   {', '.join(walk.ladder) or 'none: no rung of the class is among those that the caller allows'}"
+
+
+def _pools(walk: Walk) -> Iterator[str]:
+    """Where it runs."""
+    for step in walk.pools:
+        if not step.serves:
+            yield f"rule     pool {step.pool}: serves no {walk.request.model}"
+            continue
+        yield f"rule     pool {step.pool}: {'matches' if step.matched else 'no match'}"
+        for finding in step.findings:
+            yield f"           {'yes' if finding.holds else 'no '}  {_finding(finding)}"
+        if not step.findings:
+            yield "           yes  everything"
+    if walk.pools_untried:
+        yield f"rule     pool {', '.join(walk.pools_untried)}: not tried"
+    if walk.pools:
+        served = f"on {', '.join(walk.nodes)}" if walk.nodes else "on no node of the file"
+        after = f", then {', then '.join(walk.siblings)}" if walk.siblings else ""
+        yield f"pool     {walk.pool or 'none'} ({served}{after})"
 
 
 def _finding(finding: Finding) -> str:
@@ -70,6 +90,9 @@ def document(walk: Walk) -> dict[str, object]:
         "tpot_ms": milliseconds(walk.task.tpot_s),
         "total_ms": walk.total_ms,
         "ladder": walk.ladder,
+        "pool": walk.pool or None,
+        "nodes": walk.nodes,
+        "siblings": walk.siblings,
         "request": {
             "route": facts.route,
             "model": facts.model,
@@ -79,8 +102,12 @@ def document(walk: Walk) -> dict[str, object]:
             "max_tokens": facts.max_tokens,
             "headers": facts.headers,
             "metadata": facts.metadata,
+            "session": facts.session,
+            "difficulty": facts.difficulty,
         },
         "rules": [{"class": step.task.name, "matches": step.matched, "conditions": step.findings} for step in walk.steps],
         "not_tried": walk.untried,
+        "pools": [{"pool": step.pool, "serves": step.serves, "matches": step.matched, "conditions": step.findings} for step in walk.pools],
+        "pools_not_tried": walk.pools_untried,
         "notes": walk.notes,
     }

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from penstock.core.flight import Flight
 from penstock.core.ladder import WAIT
-from penstock.core.lane import ANY
+from penstock.core.lane import Lane
+from penstock.core.members import ANY
 from penstock.events import Action, Divert
 from penstock.facts import Outcome
 from penstock.policy.rung.step import Step
@@ -36,6 +37,9 @@ class Climb:
                 self.divert(flight, name, now, actions)
                 return
             if step.wait:
+                if not flight.lane.nodes:
+                    # Its lane is gone, and there is no other for its model.
+                    continue
                 flight.waits = True
                 if self.core.begin(flight, now, actions) is None:
                     return
@@ -48,10 +52,12 @@ class Climb:
 
         It goes there as a new flight: the old one's entries in the queue it waited in are dead for good.
         """
-        lane = self.core.lanes.get(step.lane) or self.core.lanes.get(ANY)
+        lane = self.sibling(flight, step.pool) if step.pool else self.core.lane_of(flight, step.lane)
         if lane is None or lane is flight.lane:
             return False
         moved = flight.copy()
+        if step.lane:
+            moved.aside = ""
         moved.lane, moved.model, moved.taken = lane, step.model or flight.model, (*flight.taken, name)
         self.core.flights[flight.request.id] = moved
         self.core.set_deadline(moved)
@@ -59,6 +65,17 @@ class Climb:
             return True
         self.core.flights[flight.request.id] = flight
         return False
+
+    def sibling(self, flight: Flight, pool: str) -> Lane | None:
+        """The lane of this pool, or of the first along its fallbacks that serves the request's model."""
+        fallbacks, lanes = self.core.ladders.around.fallbacks, self.core.by_pool
+        while pool:
+            flight.aside = pool
+            lane = lanes.get((flight.model, pool)) or lanes.get((ANY, pool))
+            if lane is not None:
+                return lane
+            pool = fallbacks.get(pool, "")
+        return None
 
     def turn(self, flight: Flight, outcome: Outcome, now: float, actions: list[Action]) -> None:
         """It has been waiting, and that is of no use any more. A pass is ended before what may change another lane's queue."""

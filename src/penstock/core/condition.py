@@ -10,7 +10,7 @@ from re import compile as compile_pattern
 
 import msgspec
 
-from penstock.config import Class, Range, When
+from penstock.config import Class, Pool, Range, When
 from penstock.config import Test as Wanted
 from penstock.facts import Request
 from penstock.policy.task import TaskClass
@@ -22,6 +22,8 @@ _DECIMAL = compile_pattern(r"[+-]?(?:\d++(?:\.\d*+)?|\.\d++)(?:[eE][+-]?\d++)?",
 """What counts as a number in a text: no blanks, no signs of other scripts, no `nan`, no `0x10`. Callers write the text: nothing here is
 matched in more than one way, so that a long one that is none costs no more than reading it."""
 _WILD = frozenset("*?[")
+DIFFICULTY = "difficulty"
+"""The field of `metadata` in which a caller may say how hard a request is."""
 SIGNS = (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<="))
 
 
@@ -55,6 +57,19 @@ class Step(msgspec.Struct, frozen=True):
         return all(finding.holds for finding in self.findings)
 
 
+class PoolStep(msgspec.Struct, frozen=True):
+    """One pool that was tried."""
+
+    pool: str
+    serves: bool
+    """Whether any of its nodes has the model, and it may; else its rule was not asked."""
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def matched(self) -> bool:
+        return self.serves and all(finding.holds for finding in self.findings)
+
+
 def conditions(when: When) -> list[Condition]:
     """What must hold, all of it; cheap ones first."""
     found = [_text(name, pattern) for name in ("model", "route", "tenant") if (pattern := getattr(when, name)) is not None]
@@ -63,19 +78,24 @@ def conditions(when: When) -> list[Condition]:
     if when.prompt_tokens is not None:
         inside = within(when.prompt_tokens)
         found.append(Condition("prompt_tokens", words(when.prompt_tokens), _size, lambda request: inside(request.prompt_tokens)))
+    if when.difficulty is not None:
+        hard = within(when.difficulty)
+        found.append(Condition("difficulty", words(when.difficulty), _difficulty, lambda request: hard(request.difficulty)))
+    if when.session is not None:
+        found.append(_given("session", _session, when.session))
     found += [_given(f"header.{name.lower()}", _header(name.lower()), wanted) for name, wanted in when.header.items()]
     found += [_given(f"metadata.{name}", _metadata(name), wanted) for name, wanted in when.metadata.items()]
     return found
 
 
-def headers_read(rules: Iterable[Class]) -> frozenset[str]:
+def headers_read(rules: Iterable[Class | Pool]) -> frozenset[str]:
     """Names of the headers that some rule looks at, in lower case."""
     return frozenset(name.lower() for rule in rules for name in rule.when.header)
 
 
-def metadata_read(rules: Iterable[Class]) -> frozenset[str]:
-    """Names of the fields of `metadata` that some rule looks at."""
-    return frozenset(name for rule in rules for name in rule.when.metadata)
+def metadata_read(rules: Iterable[Class | Pool]) -> frozenset[str]:
+    """Names of the fields of `metadata` that some rule looks at: for the difficulty at the one in which a caller says it."""
+    return frozenset(name for rule in rules for name in (*rule.when.metadata, *((DIFFICULTY,) if rule.when.difficulty is not None else ())))
 
 
 def number(text: str) -> float | None:
@@ -118,6 +138,14 @@ def _streamed(request: Request) -> str:
 
 def _size(request: Request) -> str:
     return str(request.prompt_tokens)
+
+
+def _difficulty(request: Request) -> str:
+    return f"{request.difficulty:.3g}"
+
+
+def _session(request: Request) -> str | None:
+    return request.session or None
 
 
 def _text(name: str, pattern: str) -> Condition:

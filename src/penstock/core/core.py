@@ -12,6 +12,8 @@ from math import inf
 from random import Random
 from typing import Any
 
+from msgspec.structs import replace
+
 from penstock.config import Config
 from penstock.core import charge
 from penstock.core.admission import Admission
@@ -24,13 +26,15 @@ from penstock.core.fairness import Fairness
 from penstock.core.fleet import Node
 from penstock.core.flight import SPARE_S, Flight
 from penstock.core.ladder import Ladders
-from penstock.core.lane import ANY, Lane
+from penstock.core.lane import Lane, shown
 from penstock.core.lengths import MOST, Lengths, capped
+from penstock.core.members import ANY, Key
 from penstock.core.prefix import PrefixIndex
 from penstock.core.resume import Resume
 from penstock.core.roster import Roster
 from penstock.core.route import KEPT_SLOTS, Choice, Router
 from penstock.core.second import Second
+from penstock.core.sessions import Sessions
 from penstock.core.way import Way
 from penstock.events import (
     Action,
@@ -84,6 +88,9 @@ class Core:
         self.answers = Answers()
         self.nodes: list[Node] = []
         self.lanes: dict[str, Lane] = {}
+        """Model -> where its requests go, but for those that meet one of that lane's `rules`."""
+        self.by_pool: dict[Key, Lane] = {}
+        """All lanes."""
         self.waiting = 0
         self.retries = RETRIES_KEPT
         self.lowest = HIGHEST
@@ -92,7 +99,7 @@ class Core:
         """Time to first token that the most urgent class has which has come, one above `lowest`."""
         self.depth_s = knobs.depth_s
         self.deadline = inf
-        self.prefixes = PrefixIndex()
+        self.prefixes, self.sessions = PrefixIndex(), Sessions()
         self.climb, self.way, self.second = Climb(self), Way(self), Second(self)
         self.dispatch, self.roster, self.resume = Dispatch(self), Roster(self), Resume(self)
         self._handlers: dict[type, Callable[[Any, float, list[Action]], Node | None]] = {
@@ -135,7 +142,21 @@ class Core:
         return actions
 
     def serves(self, model: str) -> bool:
-        return model in self.lanes or ANY in self.lanes
+        return self.lane(model) is not None
+
+    def lane(self, model: str) -> Lane | None:
+        """Where requests for a model go that meet no rule. What a pool names is served nowhere else, by whoever may have it."""
+        lane = self.lanes.get(model)
+        return self.lanes.get(ANY) if lane is None and model not in self.roster.kept else lane
+
+    def lane_of(self, flight: Flight, model: str = "") -> Lane | None:
+        """Where a request that is here would go if it came now, or if it came for this model."""
+        model = model or flight.model
+        lane = self.lane(model)
+        if lane is None or not lane.rules:
+            return lane
+        request = flight.request if flight.request.model == model else replace(flight.request, model=model)
+        return lane.led(request, flight.task)
 
     def models(self) -> list[str]:
         return [model for model in self.lanes if model != ANY]
@@ -169,7 +190,7 @@ class Core:
         held = self.prefixes.recent
         return Snapshot(
             nodes=tuple(node.snapshot(len(held[node.index]), now) for node in self.nodes),
-            lanes=tuple(lane.snapshot(now) for lane in self.lanes.values()),
+            lanes=tuple(lane.snapshot(now) for lane in shown(self.by_pool.values())),
             knobs={name: getattr(self.knobs, name) for name in self.knobs.__struct_fields__},
         )
 
@@ -177,11 +198,13 @@ class Core:
 
     def _arrived(self, event: Arrived, now: float, actions: list[Action]) -> None:
         request = event.request
-        lane = self.lanes.get(request.model) or self.lanes.get(ANY)
+        lane = self.lanes.get(request.model) or self.lane(request.model)
         if lane is None:
             actions.append(Reject(request.id, Outcome.UNAVAILABLE, UNAVAILABLE_WAIT_S))
             return
         task, ladders = self.classify(request), self.ladders
+        if lane.rules:
+            lane = lane.led(request, task)
         name, priority, most = task.name, task.priority, request.max_priority
         ladder = ladders.usual if request.ladder is None and not ladders.classes else ladders.of(request, name)
         if priority > most:
@@ -335,6 +358,8 @@ class Core:
         flight.lane.drain.forwarded(flight, now)
         if request.blocks:
             self.prefixes.insert(node.index, request.blocks)
+        if self.router.remembers:
+            self.sessions.served(request, node.index)
         share, itl_s = self.knobs.hedge_share, node.steps.itl_s
         if share:
             hedges = self.second.hedges
@@ -515,5 +540,5 @@ class Core:
         self.weighs = bool(self.shares) or (self.yields and not self.fair)
         self.books.flood.slower = self.knobs.slower
         self.admission = Admission(config.policy, self.knobs, self.rng, self.books, self.answers)
-        self.router = Router(config.policy, self.prefixes, self.rng, self.books)
+        self.router = Router(config.policy, self.prefixes, self.rng, self.books, self.sessions)
         self.roster.configure(now, [] if actions is None else actions)

@@ -21,8 +21,12 @@ if TYPE_CHECKING:
 
 MANY = 64
 """Nodes of one lane that are looked at one by one; beyond, the clock wakes a pass instead."""
+LOYAL, LOYAL_S = 32, 8.0
+"""Requests that may let others pass at once because another node has their prefix, and for how long each does."""
 HOLD_BACK, PATIENT_S = 0.25, 8.0
 """A request that waits for memory is kept some once a quarter of the time to its deadline is over, or of this."""
+BURST = 2
+"""As many heads that wait for a node, and all begin alike, are taken for a burst of one prefix."""
 
 
 class Dispatch:
@@ -36,7 +40,7 @@ class Dispatch:
     def run(self, now: float, actions: list[Action], hint: Node | None) -> None:
         """A pass over all lanes; `hint` is a node that has just become freer."""
         core, wake = self.core, inf
-        for lane in core.lanes.values():
+        for lane in core.by_pool.values():
             if not lane.queue.size:
                 continue
             self.expire(lane, now, actions)
@@ -88,10 +92,12 @@ class Dispatch:
         if queue.looks_stale(now):
             queue.look(core.admission.pace(lane, now))
         skipped: list[Flight] = []
+        loyal: list[Flight] = []
         least = inf
         claims: list[tuple[Node, float]] = []
+        begins: list[tuple[int, ...]] = []
         was_blocked, lane.blocked = lane.blocked, False
-        while len(skipped) < knobs.scan and (flight := queue.pop()) is not None:
+        while len(skipped) - len(loyal) < knobs.scan and (flight := queue.pop()) is not None:
             tokens, leaves = core.kv_tokens(flight), core.leaves(flight, now)
             tried = tokens + leaves < least or flight.claim is not None
             choice = core.choose(flight, tokens, leaves, now, hint) if tried else None
@@ -108,13 +114,18 @@ class Dispatch:
                     if not self.hold_back(flight, tokens, skipped, now):
                         break
                     least = min(least, tokens + leaves)
-            elif now + (flight.own_s if flight.by_end else choice.ready_s) > flight.due:
-                if core.way.may_open(flight, now):
+            elif self.late(flight, choice, now) and (sooner := self.sooner(flight, tokens, leaves, now)) is not None:
+                self.start(flight, sooner, was_blocked, now, actions)
+            elif self.late(flight, choice, now):
+                if burst(begins) or core.way.may_open(flight, now):
                     skipped.append(flight)
                 else:
                     self.give_up(flight, now, actions)
             elif not choice.node.in_time(flight, now):
                 skipped.append(flight)
+            elif choice.missed and len(loyal) < LOYAL and self.is_loyal(flight, choice, now):
+                skipped.append(flight)
+                loyal.append(flight)
             elif self.has_room(flight, choice, now):
                 self.start(flight, choice, was_blocked, now, actions)
             else:
@@ -123,11 +134,57 @@ class Dispatch:
                     queue.pass_over(flight)
                 skipped.append(flight)
                 claims.append((choice.node, choice.node.free_at))
-                choice.node.free_at = max(now, choice.node.free_at) + choice.uncached * choice.node.token_s
+                begins.append(flight.request.blocks[:1])
+                own_s = choice.uncached * choice.node.token_s
+                choice.node.free_at = max(now, choice.node.free_at) + own_s * (max(1.0, queue.size / knobs.scan) if burst(begins) else 1.0)
         for node, free_at in reversed(claims):
             node.free_at = free_at
         for flight in skipped:
             queue.put_back(flight)
+        if loyal:
+            self.fill(loyal, was_blocked, now, actions, hint)
+
+    def is_loyal(self, flight: Flight, choice: Choice, now: float) -> bool:
+        """Whether it lets others pass for a while, because the node that has its prefix is full. Computed there it takes less of that
+        node's time, and less of its memory, than here, so all are served sooner.
+        """
+        own_s = choice.uncached * choice.node.token_s
+        if flight.recalls or flight.due - now - choice.ready_s <= own_s:
+            return False
+        if flight.loyal_at < 0:
+            flight.loyal_at = now
+        return now - flight.loyal_at < min(HOLD_BACK * (flight.due - flight.arrived), LOYAL_S)
+
+    def fill(self, loyal: Sequence[Flight], was_blocked: bool, now: float, actions: list[Action], hint: Node | None) -> None:
+        """No room is left unused for loyalty: what nobody else took goes to those who waited for another node."""
+        core = self.core
+        for flight in loyal:
+            if not any(node.may_take(core.depth_s, now) for node in flight.lane.nodes):
+                return
+            choice = core.choose(flight, core.kv_tokens(flight), core.leaves(flight, now), now, hint)
+            if choice is not None and not choice.node.memory.tight and self.has_room(flight, choice, now):
+                self.start(flight, choice, was_blocked, now, actions)
+
+    def late(self, flight: Flight, choice: Choice, now: float) -> bool:
+        """Whether it would be late at the node that serves it best."""
+        return now + (flight.own_s if flight.by_end else choice.ready_s) > flight.due
+
+    def sooner(self, flight: Flight, tokens: int, leaves: int, now: float) -> Choice | None:
+        """A node that could begin it at once, and in time, where the one that serves it best would be late: an idle one, most often, that
+        does not have its prefix."""
+        if flight.by_end:
+            return None
+        core = self.core
+        choice = core.router.soonest(flight, flight.lane.nodes, tokens + leaves, core.knobs, now)
+        if (
+            choice is None
+            or self.late(flight, choice, now)
+            or not self.has_room(flight, choice, now)
+            or not choice.node.in_time(flight, now)
+        ):
+            return None
+        choice.kv_tokens = tokens
+        return choice
 
     def has_room(self, flight: Flight, choice: Choice, now: float) -> bool:
         """Whether its node may begin it now."""
@@ -175,3 +232,10 @@ class Dispatch:
                 flight.claim = node
                 node.memory.hold_back(flight, tokens)
         return True
+
+
+def burst(begins: Sequence[tuple[int, ...]]) -> bool:
+    """Whether all that wait for a node have the same first block. Then each stands for its share of the whole queue: a pass looks at few
+    heads, and by these alone waiting for the node that has their prefix would seem to pay for as long as there are others behind.
+    """
+    return len(begins) >= BURST and bool(begins[0]) and begins.count(begins[0]) == len(begins)

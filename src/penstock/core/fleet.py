@@ -50,7 +50,9 @@ def believable(signals: Signals) -> Signals:
         running = None
     if waiting is not None and not 0 <= waiting <= REQUESTS_MOST:
         waiting = None
-    return Signals(running=running, waiting=waiting, kv_usage=usage, models=signals.models, continues=signals.continues)
+    return Signals(
+        running=running, waiting=waiting, kv_usage=usage, models=signals.models, engine=signals.engine, continues=signals.continues
+    )  # fmt: skip
 
 
 class Node(NodeView):
@@ -99,6 +101,7 @@ class Node(NodeView):
 
     def __init__(self, index: int, node: config.Node, knobs: Knobs, profile: Profile | None) -> None:
         self.index, self.bit, self.name, self.config = index, 1 << index, node.name, node
+        self.tag, self.capacity, self.cost, self.near = node.name.encode(), node.capacity, node.cost, 0.0
         self.models: tuple[str, ...] | None = node.models or None
         self.state = "up"
         self.breaker = Breaker()
@@ -234,11 +237,16 @@ class Node(NodeView):
                 self.answer_s = self.beside_s = 0.0
         memory = self.memory
         flight.shares = False
-        if self.shares_prefix and self.bounded and flight.request.blocks and memory.tight:
-            # Before, what is counted twice does no harm, and counting blocks costs.
-            flight.shares = True
-            memory.take(flight.request.blocks)
-            tokens = max(0, tokens - BLOCK_TOKENS * len(flight.request.blocks))
+        if self.shares_prefix and self.bounded and flight.request.blocks:
+            # Before memory is tight, what is counted twice does no harm, and counting blocks costs.
+            if memory.tight:
+                if memory.whole:
+                    self._share(now)
+                flight.shares = True
+                memory.take(flight.request.blocks)
+                tokens = max(0, tokens - BLOCK_TOKENS * len(flight.request.blocks))
+            else:
+                memory.whole += 1
         memory.reserve(flight.request.id, tokens)
         if self.busy_until <= now:
             self.busy_until = now
@@ -268,6 +276,19 @@ class Node(NodeView):
             memory.pool.add(flight, self.clock(now))
             if not flight.request.stream:
                 memory.pool.began(flight, self.clock(flight.done_at))
+
+    def _share(self, now: float) -> None:
+        """Its memory became tight: of prompts that were counted whole, count blocks once for all that hold them."""
+        memory = self.memory
+        for flight in memory.pool.flights.values():
+            blocks = flight.request.blocks
+            if blocks and not flight.shares:
+                flight.shares = True
+                memory.take(blocks)
+                flight.prompt_kv = max(0, flight.prompt_kv - BLOCK_TOKENS * len(blocks))
+                memory.reserve(flight.request.id, flight.prompt_kv + flight.quota)
+        memory.whole = 0
+        memory.pool.refresh(self.clock(now), memory.pool.ready)
 
     @property
     def slip_s(self) -> float:
@@ -339,6 +360,8 @@ class Node(NodeView):
             memory.pool.drop(flight, self.clock(now))
             if flight.shares:
                 memory.give_up(flight.request.blocks)
+            elif self.shares_prefix and flight.request.blocks:
+                memory.whole -= 1
         if flight.request.stream:
             if flight.first < 0:
                 self.free_at -= flight.own_s

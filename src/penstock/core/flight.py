@@ -23,11 +23,12 @@ SPARE_S = 0.2
 
 UNKNOWN = Lengths().start
 OWN = (
-    "account", "attempt", "by_end", "charged", "claim", "claims", "clock", "counted", "done_at", "drawn", "emitted", "ends", "expires",
-    "first", "form", "forwarded", "grace_s", "key", "ladder", "lane", "length", "losses", "node", "owed", "payer", "prompt_kv", "queued",
-    "quota", "rank", "ready_at", "recalls", "returns", "rung", "shares", "taken", "tried", "twin", "uncached", "usual", "waiting", "waits",
+    "account", "aside", "attempt", "by_end", "charged", "claim", "claims", "clock", "counted", "done_at", "drawn", "emitted", "ends",
+    "expires", "first", "form", "forwarded", "grace_s", "key", "ladder", "lane", "length", "losses", "loyal_at", "node", "owed", "payer",
+    "prompt_kv", "queued", "quota", "rank", "ready_at", "recalls", "returns", "rung", "shares", "taken", "tried", "twin", "uncached",
+    "usual", "waiting", "waits",
 )  # fmt: skip
-SEEN = ("arrived", "due", "model", "output", "own_s", "priority", "request", "task")
+SEEN = ("arrived", "before", "due", "model", "output", "own_s", "priority", "request", "task")
 """What policies see of it, too."""
 
 
@@ -44,6 +45,7 @@ class Flight(FlightView):
         self.task = task
         self.lane = lane
         self.arrived = arrived
+        self.before = -1
         self.ladder = ladder
         self.model = model
         """The model that serves it: the one asked for, until a rung names another."""
@@ -51,6 +53,8 @@ class Flight(FlightView):
         """It may wait in the queue."""
         self.rung = 0
         """The next of its ladder's rungs to try."""
+        self.aside = ""
+        """The last pool that a rung tried for it in place of its own; empty: none."""
         self.taken: tuple[str, ...] = ()
         """Rungs taken, in order."""
         self.queued = 0.0
@@ -118,6 +122,8 @@ class Flight(FlightView):
         """The node's count of tokens at its first."""
         self.claims: Claims | None = None
         """Admission's books, where it was charged to them too."""
+        self.loyal_at = -1.0
+        """Since when it has let others pass, because the node that has its prefix is full."""
         self.claim: Node | None = None
         """The node that keeps memory for it."""
         self.form: Form | None = None
@@ -132,6 +138,9 @@ class Flight(FlightView):
         for name in OWN + SEEN:
             setattr(other, name, getattr(self, name))
         return other
+
+    def pool(self) -> str:
+        return self.aside or self.lane.pool
 
     @property
     def patient(self) -> bool:

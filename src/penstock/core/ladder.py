@@ -56,7 +56,7 @@ class Ladders:
     """The ladder of each class, and of each part of one that a caller may leave of it."""
 
     def __init__(self, config: Config) -> None:
-        self.around = Around(config.smaller)
+        self.around = Around(config.smaller, {pool.name: pool.fallback for pool in config.pools if pool.fallback is not None})
         self.usual = compiled(config.ladder)
         self.classes = {rule.name: compiled(rule.ladder) for rule in config.classes if rule.ladder}
         self._parts: dict[tuple[str, ...], Ladder] = {}

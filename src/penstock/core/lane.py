@@ -1,35 +1,38 @@
-"""A lane: the nodes that serve one model and the requests that wait for it."""
+"""A lane: the nodes of one pool that serve one model, and the requests that wait for them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from math import inf
 
-from penstock import config
 from penstock.core.bands import Bands
 from penstock.core.claims import Claims
 from penstock.core.demand import Demands
 from penstock.core.drain import Drain
 from penstock.core.fairness import Fairness
 from penstock.core.fleet import Node
+from penstock.core.members import NONE, Members
 from penstock.core.pressure import Pressure
 from penstock.core.queue import Queue
 from penstock.core.returns import Returns
 from penstock.core.turnout import Turnouts
-from penstock.facts import LaneSnapshot
+from penstock.facts import LaneSnapshot, Request
+from penstock.policy.task import TaskClass
 
-ANY = "*"
-"""The lane of the nodes that have not said what they serve."""
+SHOWN = 256
+"""Lanes of which a snapshot tells; of more, those in which somebody waits first: models are what engines say they are."""
 
 
 class Lane:
     __slots__ = (
-        "alarm", "bands", "blocked", "claims", "demands", "drain", "drain_s", "drained_at", "model", "nodes", "pressure", "queue",
-        "returns", "turnouts",
+        "alarm", "bands", "blocked", "claims", "demands", "drain", "drain_s", "drained_at", "model", "nodes", "pool", "pressure",
+        "queue", "returns", "rules", "turnouts",
     )  # fmt: skip
 
-    def __init__(self, model: str, nodes: list[Node]) -> None:
-        self.model, self.nodes = model, nodes
+    def __init__(self, model: str, nodes: list[Node], pool: str = NONE) -> None:
+        self.model, self.nodes, self.pool = model, nodes, pool
+        self.rules: list[tuple[Members, Lane]] = []
+        """Where it is the one that its model's requests go to: the pools that are asked first, and their lanes."""
         self.queue = Queue()
         self.bands: dict[int, Bands] = {}
         """By priority, while there is one tenant."""
@@ -47,6 +50,17 @@ class Lane:
         self.drained_at = 0.0
         self.alarm = inf
         """When its first waiting request must start, at the latest."""
+
+    def led(self, request: Request, task: TaskClass) -> Lane:
+        """The lane of the first pool whose rule the request meets; this one where it meets none."""
+        for pool, lane in self.rules:
+            if pool.takes(request, task):
+                return lane
+        return self
+
+    def every(self) -> list[Lane]:
+        """Those that requests for its model may be led to, itself among them."""
+        return [self, *(lane for _, lane in self.rules)]
 
     def order_by(self, books: Fairness | None, shares: Mapping[str, float]) -> None:
         """See `Queue`; what waits stays."""
@@ -73,19 +87,11 @@ class Lane:
             classes[flight.task.name] = classes.get(flight.task.name, 0) + 1
         oldest = max((now - flight.arrived for flight in waiting), default=0.0)
         rate = 1 / self.drain_s if self.drain_s > 0 else 0.0
-        return LaneSnapshot(model=self.model, waiting=len(waiting), oldest_s=oldest, drained_per_s=rate, classes=classes)
+        return LaneSnapshot(model=self.model, pool=self.pool, waiting=len(waiting), oldest_s=oldest, drained_per_s=rate, classes=classes)
 
 
-def served(nodes: Sequence[Node], pools: Iterable[config.Pool]) -> dict[str, list[Node]]:
-    """Model -> the nodes that serve it. A pool that names the model keeps it to the pool's nodes."""
-    open_nodes = [node for node in nodes if node.models is None]
-    models = dict.fromkeys(model for node in nodes for model in node.models or ())
-    models.update(dict.fromkeys(model for pool in pools for model in pool.models))
-    table = {}
-    for model in models:
-        members = {name for pool in pools if model in pool.models for name in pool.nodes}
-        able = [node for node in nodes if node.models is None or model in node.models]
-        table[model] = [node for node in able if node.name in members] if members else able
-    if open_nodes:
-        table[ANY] = open_nodes
-    return table
+def shown(lanes: Collection[Lane]) -> Iterable[Lane]:
+    """As many as a snapshot may hold."""
+    if len(lanes) <= SHOWN:
+        return lanes
+    return sorted(lanes, key=lambda lane: not lane.queue.size)[:SHOWN]

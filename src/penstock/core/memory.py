@@ -26,7 +26,7 @@ PAGE_TOKENS = 16
 class Memory:
     """Tokens, rounded up to pages as an engine allocates them. `capacity` is infinite while the size is unknown."""
 
-    __slots__ = ("asked", "blocks", "capacity", "claim", "claimant", "held", "pool", "reserved", "unclaimed")
+    __slots__ = ("asked", "blocks", "capacity", "claim", "claimant", "held", "pool", "reserved", "unclaimed", "whole")
 
     def __init__(self, capacity: float = inf) -> None:
         self.capacity = self.unclaimed = capacity
@@ -37,6 +37,8 @@ class Memory:
         """Id -> tokens in whole pages, tokens asked."""
         self.blocks: dict[int, int] = {}
         """Prompts' blocks that running requests hold -> how many do."""
+        self.whole = 0
+        """Running requests whose blocks are not among them: each has its prompt counted whole."""
         self.claimant: Flight | None = None
         self.claim = 0
         self.pool = Pool()

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 from penstock.core import charge
 from penstock.core.fleet import Node, nodes_of
 from penstock.core.flight import Flight
-from penstock.core.lane import ANY, Lane, served
+from penstock.core.lane import Lane
 from penstock.core.lengths import capped
+from penstock.core.members import Members, kept, served
 from penstock.events import Action, NodeDraining, NodeLost, NodeSeen, Progress
 from penstock.facts import BLOCK_TOKENS, Outcome
+from penstock.policy.score.locality import nearness
 
 if TYPE_CHECKING:
     from penstock.core.core import Core
@@ -20,13 +22,16 @@ PREFIX_BLOCKS = 65_536
 
 
 class Roster:
-    __slots__ = ("core", "nodes", "numbered")
+    __slots__ = ("core", "kept", "nodes", "numbered", "pools")
 
     def __init__(self, core: Core) -> None:
         self.core = core
         self.nodes: list[Node] = []
         self.numbered = 0
         """The number that the next new node is given."""
+        self.pools: list[Members] = []
+        self.kept: frozenset[str] = frozenset()
+        """Models that some pool names."""
 
     def configure(self, now: float, actions: list[Action]) -> None:
         """Follow the core's configuration; nodes that are as before keep what was learned of them."""
@@ -36,10 +41,13 @@ class Roster:
         tpot_s = min(task.tpot_s for task in core.classify.classes)
         for node in self.nodes:
             node.tpot_s = tpot_s
+            node.near = nearness(core.config.labels, node.config.labels)
             node.learn_pace()
             if node.index >= self.numbered:
                 self.numbered = node.index + 1
                 core.prefixes.add_node(node.index, self.prefix_limit(node))
+        self.pools = [Members(pool) for pool in core.config.pools]
+        self.kept = kept(self.pools)
         self.build_lanes(now, actions)
 
     def prefix_limit(self, node: Node) -> int:
@@ -48,18 +56,38 @@ class Roster:
         return max(1, tokens // BLOCK_TOKENS)
 
     def build_lanes(self, now: float, actions: list[Action]) -> None:
-        """Lanes by what nodes serve. A lane that is gone hands its waiting requests to those that serve their models now."""
+        """Lanes by what nodes serve. A lane that is gone hands its requests to the one that they would go to now."""
         core = self.core
-        old, core.lanes = core.lanes, {}
-        for model, nodes in served(self.nodes, core.config.pools).items():
-            kept = old.pop(model, None)
-            lane = core.lanes[model] = Lane(model, nodes) if kept is None else kept
-            lane.nodes = nodes
+        table = served(self.nodes, self.pools)
+        gone, core.by_pool = core.by_pool, {}
+        for key, nodes in table.lanes.items():
+            before = gone.pop(key, None)
+            lane = core.by_pool[key] = Lane(key[0], nodes, key[1]) if before is None else before
+            lane.nodes, lane.rules = sorted(nodes, key=lambda node: node.index), []
             lane.order_by(core.books if core.yields or core.shares else None, core.shares)
-        for lane in old.values():
+        core.lanes = {model: core.by_pool[model, rest] for model, (_, rest) in table.ways.items()}
+        for model, (pools, _) in table.ways.items():
+            core.lanes[model].rules = [(pool, core.by_pool[model, pool.name]) for pool in pools]
+        if gone:
+            self.hand_on(list(gone.values()), now, actions)
+
+    def hand_on(self, gone: list[Lane], now: float, actions: list[Action]) -> None:
+        """To the heirs of lanes that are gone: those that wait, and those that run, which may have to wait again."""
+        core = self.core
+        for lane in gone:
+            # Nobody may be sent to these nodes from here any more.
+            lane.nodes = []
+        for flight in [flight for flight in core.flights.values() if flight.lane in gone and not flight.waiting]:
+            for one in (flight, flight.twin):
+                if one is not None and (heir := core.lane_of(one)) is not None:
+                    one.lane = heir
+                elif one is not None:
+                    # It ends where it runs, or goes on along its ladder.
+                    one.waits = False
+        for lane in gone:
             for flight in lane.queue.flights():
                 core.leave(flight)
-                heir = core.lanes.get(flight.model) or core.lanes.get(ANY)
+                heir = core.lane_of(flight)
                 if heir is None:
                     core.climb.waited(flight, now)
                     core.climb.walk(flight, Outcome.UNAVAILABLE, now, actions)
@@ -115,3 +143,4 @@ class Roster:
             node.state = "lost"
             node.watch()
             self.core.prefixes.clear(node.index)
+            self.core.sessions.forget(node.index)

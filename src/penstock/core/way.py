@@ -134,7 +134,7 @@ class Way:
     def alarmed(self, now: float, actions: list[Action]) -> bool:
         """Look only at those who must start now; whether that changed anything."""
         before = len(actions)
-        for lane in self.core.lanes.values():
+        for lane in self.core.by_pool.values():
             if lane.queue.size and lane.alarm <= now:
                 self.rescue(lane, now, actions)
         self.set_alarm()
@@ -142,7 +142,7 @@ class Way:
 
     def set_alarm(self) -> None:
         """When the first of those who wait must start, at the latest."""
-        self.alarm = min((lane.alarm for lane in self.core.lanes.values() if lane.queue.size), default=inf)
+        self.alarm = min((lane.alarm for lane in self.core.by_pool.values() if lane.queue.size), default=inf)
 
     def rescue(self, lane: Lane, now: float, actions: list[Action]) -> None:
         """Who goes first and could not start in time otherwise is made way for."""

@@ -13,6 +13,7 @@ from msgspec import Raw
 from penstock.engine import begun, text
 from penstock.errors import CallError
 from penstock.wire import prompt as prompts
+from penstock.wire import thinking
 
 COMPLETION_TOKENS = 16
 """Length of a completion when the call gives none (OpenAI, vLLM)."""
@@ -24,15 +25,6 @@ _ABSENT = Raw()
 
 class Usage(msgspec.Struct):
     include_usage: bool | None = None
-
-
-class Thinking(msgspec.Struct):
-    type: str = "disabled"
-
-
-class Template(msgspec.Struct):
-    thinking: bool | None = None
-    enable_thinking: bool | None = None
 
 
 class Body(msgspec.Struct):
@@ -50,8 +42,10 @@ class Body(msgspec.Struct):
     min_tokens: int | None = None
     ignore_eos: bool | None = None
     n: int | None = None
-    thinking: Thinking | None = None
-    chat_template_kwargs: Template | None = None
+    thinking: Raw = _ABSENT
+    enable_thinking: Raw = _ABSENT
+    chat_template_kwargs: Raw = _ABSENT
+    reasoning_effort: Raw = _ABSENT
     dimensions: int | None = None
     encoding_format: str | None = None
     continue_final_message: bool | None = None
@@ -156,11 +150,9 @@ def _prompts(raw: bytes) -> list[bytes]:
 
 
 def _thinks(asked: Body) -> bool:
-    if asked.thinking is not None:
-        return asked.thinking.type == "enabled"
-    if asked.chat_template_kwargs is not None:
-        return bool(asked.chat_template_kwargs.thinking or asked.chat_template_kwargs.enable_thinking)
-    return fnmatchcase(asked.model.lower(), "*r1*")
+    """As asked for in any of the known ways; unasked, by the model's name."""
+    said = thinking.asked(asked)
+    return fnmatchcase(asked.model.lower(), "*r1*") if said is None else said
 
 
 def _begun(asked: Body, chat: bool, prompt: bytes) -> begun.Begun:

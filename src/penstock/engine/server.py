@@ -55,7 +55,7 @@ class Engines:
                 self.ports.append(await server.listen(asked.host, port))
             except (OSError, OverflowError) as problem:
                 await self.close(0.0)
-                raise ConfigError(f"cannot listen on {asked.host}:{port}: {_reason(problem)}", key="port") from None
+                raise ConfigError(f"cannot listen on {asked.host}:{port}: {reason(problem)}", key="port") from None
 
     async def close(self, drain_s: float) -> None:
         """Take no more calls; let those under way finish for so long."""
@@ -69,7 +69,7 @@ class Engines:
         return f"penstock engine: {asked.profile} at {asked.speed:g}x serves {', '.join(asked.models)} on {urls}"
 
 
-def _reason(problem: Exception) -> str:
+def reason(problem: Exception) -> str:
     """The error's text alone: asyncio wraps it with the address."""
     if isinstance(problem, OSError) and problem.errno:
         return os.strerror(problem.errno)
@@ -79,12 +79,17 @@ def _reason(problem: Exception) -> str:
 def _check_place(options: Options) -> None:
     if options.port and options.port + options.nodes - 1 > 65_535:
         raise ConfigError(f"{options.nodes} nodes from port {options.port} on go beyond 65535", key="port")
+    refuse_exposure(options.host, options.key)
+
+
+def refuse_exposure(host: str, key: str) -> None:
+    """Raise ConfigError for an address that other machines reach where callers need no key."""
     try:
-        loopback = ip_address(options.host).is_loopback
+        loopback = ip_address(host).is_loopback
     except ValueError:
-        loopback = options.host == "localhost"
-    if not loopback and not options.key:
-        raise ConfigError(f"{options.host} is not a loopback address: give callers a key with --key-env", key="host")
+        loopback = host == "localhost"
+    if not loopback and not key:
+        raise ConfigError(f"{host} is not a loopback address: give callers a key with --key-env", key="host")
 
 
 async def _serve(options: Options) -> None:

@@ -21,8 +21,8 @@ class Whole(msgspec.Struct, gc=False):
 
 
 def is_answer(status: int) -> bool:
-    """Whether callers may see it. An engine's 401 and 403 are about our key, not the caller's; 429 and 503 mean "busy"."""
-    return 200 <= status < 300 or (400 <= status < 500 and status not in (401, 403, 407, 429))
+    """Whether callers may see it. An engine's 401, 402 and 403 are about our key and account, not the caller's; 429 and 503 mean "busy"."""
+    return 200 <= status < 300 or (400 <= status < 500 and status not in (401, 402, 403, 407, 429))
 
 
 def failure_of(status: int) -> Failure:

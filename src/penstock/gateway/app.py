@@ -86,6 +86,7 @@ class App:
         "_keys",
         "_limits",
         "_lines",
+        "_memories",
         "_prefix",
         "core",
         "draining",
@@ -97,6 +98,7 @@ class App:
 
     def __init__(self, config: Config, keys: Keyring, core: Core, driver: Driver) -> None:
         self.core, self.driver = core, driver
+        self._memories = driver.reasoning.memories
         self.draining = False
         self.jobs: Jobs | None = None
         """Durable jobs, where there is a store."""
@@ -104,7 +106,7 @@ class App:
         self.spending = limits.Limits(config, keys.tenants())
         self.repeats = Repeats(config.idempotency, driver.calls)
         self._cors = frozenset(config.listen.cors)
-        self._form = Form(config.classes)
+        self._form = Form(config.classes, config.pools)
         self._ids = count(1)
         self._prefix = b"ps-" + os.urandom(4).hex().encode() + b"-"
         self._lines = b"x-request-id: %b%%x\r\nx-penstock-request-id: %b%%x\r\n" % (self._prefix, self._prefix)
@@ -159,6 +161,8 @@ class App:
                 if digest is None:
                     return
             ask = openai.read(route, exchange.body, self._limits, tenant.salt, self._aliases, self._form.metadata)
+            if self._memories.tenants:
+                ask = self._restored(exchange, route, ask, tenant)
             if ask.model not in self.core.lanes and not self.core.serves(ask.model):
                 raise CallError(404, "model_not_found", self._unknown(ask.asked_model), field="model")
             if jobs is not None:
@@ -186,6 +190,13 @@ class App:
             exchange = shared = self.repeats.share(exchange, repeated, digest, id, head)
             claim = Ending(self.repeats, shared, claim)
         self.driver.arrive(exchange, route, ask, tenant, id, head, known.asked, claim)
+
+    def _restored(self, exchange: Exchange, route: Route, ask: openai.Call, tenant: Tenant) -> openai.Call:
+        """The call with the thoughts that its client dropped. It is read again then: prefix and size are those of what is sent."""
+        body = self.driver.reasoning.restored(tenant.name, ask, exchange.body)
+        if body is exchange.body or len(body) > self._limits.body_bytes:
+            return ask
+        return openai.read(route, body, self._limits, tenant.salt, self._aliases, self._form.metadata)
 
     def _left(self, tenant: Tenant) -> bytes:
         """Header lines that say what a key with limits has left."""

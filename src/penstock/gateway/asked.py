@@ -1,4 +1,4 @@
-"""What a caller asks of Penstock beside the call: a class, a ladder, and the headers that rules look at."""
+"""What a caller asks of Penstock beside the call: a class, a ladder, a session, and the headers that rules look at."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 import msgspec
 
-from penstock.config import Class, Rung
+from penstock.config import Class, Pool, Rung
 from penstock.core.classify import DEFAULT
 from penstock.core.condition import headers_read, metadata_read
 from penstock.errors import CallError
 from penstock.facts import Request, Route
 from penstock.gateway.auth import Tenant
-from penstock.wire import openai
+from penstock.wire import openai, session
 
 CLASS, LADDER, CACHE, RETRY = "x-penstock-class", "x-penstock-ladder", "x-penstock-cache", "x-stainless-retry-count"
 SAMPLED = "sampled"
@@ -29,6 +29,7 @@ class Asked(msgspec.Struct, frozen=True, gc=False):
     ladder: tuple[str, ...] | None = None
     headers: dict[str, str] = {}
     retry: int = -1
+    session: str = ""
 
 
 NOTHING = Asked()
@@ -39,8 +40,9 @@ class Form:
 
     __slots__ = ("classes", "headers", "metadata")
 
-    def __init__(self, rules: tuple[Class, ...]) -> None:
-        self.headers, self.metadata = tuple(sorted(headers_read(rules))), tuple(sorted(metadata_read(rules)))
+    def __init__(self, rules: tuple[Class, ...], pools: tuple[Pool, ...] = ()) -> None:
+        every: tuple[Class | Pool, ...] = (*rules, *pools)
+        self.headers, self.metadata = tuple(sorted(headers_read(every))), tuple(sorted(metadata_read(every)))
         self.classes = tuple(dict.fromkeys([*(rule.name for rule in rules), DEFAULT.name]))
 
     def read(self, headers: Mapping[str, str], tenant: Tenant) -> Asked:
@@ -48,13 +50,13 @@ class Form:
         task, ladder = headers.get(CLASS), headers.get(LADDER)
         if headers.get(CACHE, SAMPLED) != SAMPLED:
             raise CallError(400, "invalid_value", f"{CACHE!r} may only be {SAMPLED}; leave it out otherwise.", field=CACHE)
-        retry = headers.get(RETRY)
-        if task is None and ladder is None and retry is None and not self.headers:
+        retry, named = headers.get(RETRY), headers.get(session.HEADER)
+        if task is None and ladder is None and retry is None and named is None and not self.headers:
             return NOTHING
         if task is not None:
             self._check_class(task, tenant)
         seen = {name: headers[name] for name in self.headers if name in headers}
-        return Asked(task or "", None if ladder is None else rungs(ladder), seen, tries(retry))
+        return Asked(task or "", None if ladder is None else rungs(ladder), seen, tries(retry), session.header(named or ""))
 
     def _check_class(self, task: str, tenant: Tenant) -> None:
         if task in self.classes and tenant.may_ask(task):
@@ -87,6 +89,8 @@ def tries(text: str | None) -> int:
 def request(id: int, route: Route, ask: openai.Call, tenant: Tenant, asked: Asked, cached: bool = False, ticket: bool = False) -> Request:
     """The facts that the core is given of a call; see the fields of `facts.Request`."""
     return Request(
-        id, ask.model, route, tenant.name, ask.prompt_tokens, ask.max_tokens, ask.stream, ask.blocks, "",
+        id, ask.model, route, tenant.name, ask.prompt_tokens, ask.max_tokens, ask.stream, ask.blocks,
+        asked.session or ask.session,
         asked.task, tenant.max_priority, asked.ladder, asked.headers, ask.metadata, cached, asked.retry, ticket,
+        difficulty=ask.difficulty,
     )  # fmt: skip

@@ -20,6 +20,7 @@ from penstock.facts import Route
 from penstock.gateway.answer import Whole
 from penstock.gateway.asked import CACHE, SAMPLED
 from penstock.wire import openai, sse
+from penstock.wire.reasoning import Thoughts
 
 if TYPE_CHECKING:
     from penstock.gateway.auth import Tenant
@@ -106,7 +107,7 @@ class Cache:
     def _key(self, call: Call, tenant: Tenant) -> bytes | None:
         """None where the answer would be drawn anew each time."""
         ask = call.ask
-        fields, text = openai.canonical(call.exchange.body, ASIDE, model=ask.model, stream=[ask.stream, ask.usage_asked])
+        fields, text = openai.canonical(call.exchange.body, ASIDE, model=ask.model, stream=[ask.stream, ask.usage_asked, ask.thinks])
         if call.route is not Route.EMBEDDINGS and not self._sampled_too(call) and _temperature(fields) != 0:
             return None
         digest = blake2b(key=tenant.salt.to_bytes(8, "big"), digest_size=32)
@@ -127,12 +128,12 @@ class Keep:
         self._cache, self._key = cache, key
         self._stream: Recorded | None = None
 
-    def relay(self, call: Call) -> sse.Relay:
+    def relay(self, call: Call, thoughts: Thoughts | None) -> sse.Relay:
         """For one try of a stream."""
         self.close()
         if not self._cache.allows(call.id, RUNG):
-            return sse.Relay(call.ask.usage_asked)
-        self._stream = Recorded(call.ask.usage_asked, self._cache)
+            return sse.Relay(call.ask.usage_asked, thoughts=thoughts)
+        self._stream = Recorded(call.ask.usage_asked, self._cache, thoughts)
         return self._stream
 
     def stream(self) -> None:
@@ -162,8 +163,8 @@ class Recorded(sse.Relay):
 
     __slots__ = ("_cache", "_size", "kept")
 
-    def __init__(self, usage_asked: bool, cache: Cache) -> None:
-        super().__init__(usage_asked)
+    def __init__(self, usage_asked: bool, cache: Cache, thoughts: Thoughts | None) -> None:
+        super().__init__(usage_asked, thoughts=thoughts)
         self._cache, self._size = cache, 0
         self.kept: list[bytes] | None = []
 

@@ -56,7 +56,7 @@ class Call:
     __slots__ = (
         "_kind", "_length", "_mode", "_out", "_parts", "_size", "_steady", "arrived", "ask", "asked_model", "claim", "counted", "driver",
         "emitted", "exchange", "failure", "fed", "first", "flowing", "head", "id", "joined", "keep", "kept", "lost", "node", "queue_ms",
-        "relay", "route", "second", "served", "status", "tries", "upstream",
+        "relay", "route", "second", "served", "status", "tenant", "tries", "upstream",
     )  # fmt: skip
 
     def __init__(
@@ -73,6 +73,8 @@ class Call:
         self.arrived = arrived
         self.claim = claim
         """Told, once, how the call ended."""
+        self.tenant = ""
+        """Whose it is."""
         self.fed = 0.0
         """When the hold last sent a sign of life."""
         self.node: Node | None = None
@@ -127,7 +129,8 @@ class Call:
         if self.tries:
             self._restart()
         self.tries += 1
-        self.upstream = node.upstream.request(node.heads[self.route], self.ask.body, self)
+        body = self.ask.body if self.ask.thinks is None else self.driver.reasoning.body(self.ask, node)
+        self.upstream = node.upstream.request(node.heads[self.route], body, self)
         if self.exchange.paused:
             self._pause()
 
@@ -270,7 +273,8 @@ class Call:
         kind = headers.get("content-type", "")
         sse_wanted = self.ask.stream and status == 200
         if sse_wanted and kind.startswith("text/event-stream"):
-            self.relay = sse.Relay(self.ask.usage_asked) if self.keep is None else self.keep.relay(self)
+            thoughts = self.driver.reasoning.thoughts(self)
+            self.relay = sse.Relay(self.ask.usage_asked, thoughts=thoughts) if self.keep is None else self.keep.relay(self, thoughts)
             self._listen()
         elif not is_answer(status) or (sse_wanted and self.exchange.started):
             self._mode = SPOILT
@@ -339,11 +343,17 @@ class Call:
         if not self.flowing and not self._parts:
             self._fail(Failure.PROTOCOL)
             return
+        if not self.flowing and not is_answer(relay.status or 200):
+            # "Busy", or a failure, that came as an event because the status had gone out before: another engine can take over.
+            self._fail(failure_of(relay.status))
+            return
         if self._parts:
             self._flow()
         self.exchange.end()
         # An error inside the stream is the engine's answer, but nothing to learn from.
         status, usage = 500 if relay.error else 200, relay.usage
+        if relay.thoughts is not None:
+            self.driver.reasoning.streamed(self, relay.thoughts)
         if self.keep is not None:
             self.keep.stream()
         if usage is None:
@@ -383,6 +393,8 @@ class Call:
     def _end_whole(self) -> None:
         exchange, status, parts = self.exchange, self.status, self._parts
         body = parts[0] if len(parts) == 1 else b"".join(parts)
+        if status == 200 and self._mode == WHOLE:
+            body = self.driver.reasoning.whole(self, body)
         if self._mode == LARGE:
             exchange.end()
         elif not exchange.started:

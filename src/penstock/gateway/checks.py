@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from penstock import policy
 from penstock.config import Config, Listen
 from penstock.errors import ConfigError
-from penstock.gateway import auth, matrix
+from penstock.gateway import auth, matrix, pools
 
 LONGEST_WINDOW_S = 366 * 86_400.0
 
@@ -28,6 +28,7 @@ def check(config: Config, environ: Mapping[str, str]) -> None:
     _check_nodes(config, environ)
     _check_names(config)
     matrix.check(config)
+    pools.check(config)
     _check_policy(config)
 
 
@@ -146,11 +147,6 @@ def _check_profile(name: str, key: str) -> None:
 
 
 def _check_names(config: Config) -> None:
-    nodes = {node.name for node in config.nodes}
-    for index, pool in enumerate(config.pools):
-        for place, name in enumerate(pool.nodes):
-            if name not in nodes:
-                raise ConfigError(f"no node is named {name!r}", key=f"pools[{index}].nodes[{place}]")
     for alias, model in config.aliases.items():
         if model in config.aliases:
             raise ConfigError(f"{model!r} is an alias itself", key=f"aliases.{alias}")
@@ -169,6 +165,11 @@ def _check_policy(config: Config) -> None:
     policy.find(policy.ORDER, chosen.order, "policy.order")
     policy.find(policy.ADMIT, chosen.admit, "policy.admit")
     policy.find(policy.PICK, chosen.pick, "policy.pick")
+    if not chosen.hash_by:
+        raise ConfigError("names nothing; leave it out for session, prefix, tenant", key="policy.hash_by")
+    for index, kind in enumerate(chosen.hash_by):
+        if kind in chosen.hash_by[:index]:
+            raise ConfigError(f"{kind} is named before", key=f"policy.hash_by[{index}]")
     for name, weight in chosen.score.items():
         policy.find(policy.SCORE, name, f"policy.score.{name}")
         if not math.isfinite(weight) or weight < 0:

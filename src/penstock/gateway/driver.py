@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from math import inf
 
+from penstock import config
 from penstock.config import Limits
 from penstock.core import Core
 from penstock.events import Arrived, Cancelled, Divert, Event, Finished, FirstToken, Forward, Hedge, Progress, Recall, Reject, Tick
@@ -21,6 +22,7 @@ from penstock.gateway.claim import Claim
 from penstock.gateway.emitted import Room
 from penstock.gateway.journal import Journal
 from penstock.gateway.node import Node
+from penstock.gateway.reasoning import Reasoning
 from penstock.http1 import Exchange
 from penstock.metrics.ledger import Ledger
 from penstock.wire import openai
@@ -36,12 +38,14 @@ class Driver:
 
     __slots__ = (
         "_armed", "_busy", "_events", "_loop", "_reported", "_reporter", "_timer", "cache", "calls", "core", "journal", "ledger", "limits",
-        "nodes", "room", "takers", "ticketed",
+        "nodes", "reasoning", "room", "takers", "ticketed",
     )  # fmt: skip
 
     def __init__(self, core: Core, nodes: Mapping[str, Node], limits: Limits, ledger: Ledger, journal: Journal | None = None) -> None:
         self.core, self.nodes, self.limits = core, nodes, limits
         self.ledger, self.journal = ledger, journal
+        self.reasoning = Reasoning(config.Reasoning())
+        """What is done about thoughts."""
         self.calls: dict[int, Call] = {}
         """In order of arrival."""
         self.cache: Cache | None = None
@@ -76,6 +80,7 @@ class Driver:
         """A call has been read and authorised; `id` is its own, `head` the header lines of any answer to it."""
         now = time.monotonic()
         call = self.calls[id] = Call(self, exchange, route, ask, id, head, now, claim)
+        call.tenant = tenant.name
         exchange.on_cancel = call.left
         cached = self.cache is not None and self.cache.meet(call, tenant)
         self.handle(Arrived(request(id, route, ask, tenant, asked, cached, self.ticketed and TICKET in self.takers)), now)

@@ -27,7 +27,7 @@ def check(config: Config) -> None:
     for index, one in enumerate(config.classes):
         key = f"classes[{index}]"
         _check_times(one, key)
-        _check_when(one.when, f"{key}.when")
+        check_when(one.when, f"{key}.when")
         _check_ladder(one.ladder, f"{key}.ladder", config)
     _check_reached(config)
     _check_floors(config.classes)
@@ -50,12 +50,16 @@ def _check_times(one: Class, key: str) -> None:
 # --- conditions ------------------------------------------------------------------------------------------------------
 
 
-def _check_when(when: When, key: str) -> None:
+def check_when(when: When, key: str) -> None:
     route = when.route
     if route is not None and not any(fnmatchcase(known, route) for known in Route):
         raise ConfigError(f"no route is named {route!r}; known: {', '.join(Route)}", key=f"{key}.route")
     if when.prompt_tokens is not None:
         _check_range(when.prompt_tokens, f"{key}.prompt_tokens")
+    if when.difficulty is not None:
+        _check_range(when.difficulty, f"{key}.difficulty")
+        if _lower(when.difficulty) >= (1.0, True) or _upper(when.difficulty) <= (0.0, False):
+            raise ConfigError("difficulty is from 0 to 1", key=f"{key}.difficulty")
     for part in ("header", "metadata"):
         for name, test in getattr(when, part).items():
             if isinstance(test, Range):
@@ -114,16 +118,16 @@ def _check_reached(config: Config) -> None:
 
 def covers(wide: When, narrow: When) -> bool:
     """Whether everything that `narrow` matches is sure to match `wide` too. False where only a closer look could tell."""
-    for name in ("model", "route", "tenant", "stream", "prompt_tokens"):
-        if not _implied(getattr(wide, name), getattr(narrow, name)):
+    for name in ("model", "route", "tenant", "stream", "prompt_tokens", "difficulty", "session"):
+        if not implied(getattr(wide, name), getattr(narrow, name)):
             return False
     headers = {name.lower(): test for name, test in narrow.header.items()}
-    return all(_implied(test, headers.get(name.lower())) for name, test in wide.header.items()) and all(
-        _implied(test, narrow.metadata.get(name)) for name, test in wide.metadata.items()
+    return all(implied(test, headers.get(name.lower())) for name, test in wide.header.items()) and all(
+        implied(test, narrow.metadata.get(name)) for name, test in wide.metadata.items()
     )
 
 
-def _implied(wide: Test | None, narrow: Test | None) -> bool:
+def implied(wide: Test | None, narrow: Test | None) -> bool:
     if wide is None or wide == narrow:
         return True
     if narrow is None:
@@ -161,7 +165,7 @@ def _upper(bounds: Range) -> tuple[float, bool]:
 
 def _check_ladder(ladder: tuple[Rung, ...], key: str, config: Config) -> None:
     for index, rung in enumerate(ladder):
-        if rung in ladder[:index]:
+        if rung in ladder[:index] and rung is not Rung.SIBLING:
             raise ConfigError(f"{rung} stands here twice", key=f"{key}[{index}]")
         if rung is Rung.REJECT and index < len(ladder) - 1:
             raise ConfigError("nothing can be tried after reject: put it last", key=f"{key}[{index}]")

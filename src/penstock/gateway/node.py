@@ -9,37 +9,46 @@ from urllib.parse import urlsplit
 from penstock import __version__, config
 from penstock.facts import Route
 from penstock.http1 import Upstream
-from penstock.wire import continuation
+from penstock.wire import continuation, dialect
 
 PATHS = {
-    Route.CHAT: "/v1/chat/completions",
-    Route.COMPLETIONS: "/v1/completions",
-    Route.EMBEDDINGS: "/v1/embeddings",
+    Route.CHAT: "/chat/completions",
+    Route.COMPLETIONS: "/completions",
+    Route.EMBEDDINGS: "/embeddings",
 }
 
 
 class Node:
     """Connections to one engine. Nothing of a caller's head reaches it: the heads are made here, once."""
 
-    __slots__ = ("config", "heads", "health", "lines", "metrics", "models", "stream_s", "tokens", "upstream", "way")
+    __slots__ = ("_key", "config", "dialect", "heads", "health", "lines", "metrics", "models", "stream_s", "tokens", "upstream", "way")
 
     def __init__(self, node: config.Node, key: str, upstream: Upstream) -> None:
         self.config = node
         self.lines = b"x-penstock-node: %b\r\nx-penstock-queue-ms: " % node.name.encode()
         """Header lines of its answers, up to the number."""
         self.upstream = upstream
+        self._key = key
+        spoken = dialect.of(node.engine, node.url)
         self.heads = {
-            str(route): _head("POST", node.url, path, key, b"content-type: application/json\r\n") for route, path in PATHS.items()
+            str(route): _head("POST", node.url, spoken.api + path, key, b"content-type: application/json\r\n")
+            for route, path in PATHS.items()
         }
-        self.models = _head("GET", node.url, "/v1/models", key)
-        self.health = _head("GET", node.url, "/health", key)
-        self.metrics = _head("GET", node.url, "/metrics", key)
+        self.models = _head("GET", node.url, spoken.models, key)
         self.way = continuation.way(node.engine)
         """How it goes on with answers that others began."""
+        self.speak(spoken)
         self.tokens = 0
         """Emitted by streams after their first, not yet reported."""
         self.stream_s = 0.0
         """Seconds those streams spent on them."""
+
+    def speak(self, spoken: dialect.Dialect) -> None:
+        """Ask it for its state as that kind of engine is asked."""
+        self.dialect = spoken
+        url, key = self.config.url, self._key
+        self.health = _head("GET", url, spoken.health, key) if spoken.health else self.models
+        self.metrics = tuple(_head("GET", url, path, key) for path in spoken.metrics)
 
 
 def connect(nodes: tuple[config.Node, ...], limits: config.Limits, key: Callable[[str, str], str]) -> dict[str, Node]:

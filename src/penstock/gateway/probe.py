@@ -1,7 +1,8 @@
-"""Asks each engine about each second whether it lives and how full it is.
+"""Asks each engine about each second whether it lives and how full it is, in its own dialect (`wire/dialect`).
 
-What an engine does not offer is not held against it: any HTTP answer but a 5xx from /health shows that it lives, and one without
-/metrics is judged by what we gave it. A node that is called lost keeps its answers in flight: those fail by themselves, or flow.
+What an engine does not offer is not held against it: any HTTP answer but a 5xx from its health page shows that it lives, and one without
+metrics is judged by what we gave it. Hosted APIs have neither: now and then their list of models is asked for. A node that is called
+lost keeps its answers in flight: those fail by themselves, or flow.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from penstock.events import Event, NodeLost, NodeSeen
 from penstock.facts import Failure, Signals
 from penstock.gateway.node import Node
 from penstock.http1 import Call, Upstream
-from penstock.wire import continuation, prom
+from penstock.wire import continuation, dialect, iterations, prom
 
 log = logging.getLogger("penstock.gateway")
 
@@ -77,9 +78,12 @@ class Ask:
 
 
 class Watch:
-    """One node's rounds: /health, then /metrics, now and then /v1/models."""
+    """One node's rounds: its health page, then its metrics, now and then its models; a hosted API's models alone."""
 
-    __slots__ = ("_ask", "_every_s", "_loop", "_misses", "_mute", "_node", "_round", "_signals", "_tell", "_timer", "_upstream", "lost")
+    __slots__ = (
+        "_ask", "_every_s", "_late", "_loop", "_misses", "_mute", "_node", "_owner", "_page", "_refused", "_round", "_signals", "_tell",
+        "_timer", "_upstream", "lost",
+    )  # fmt: skip
 
     def __init__(self, node: Node, limits: Limits, every_s: float, tell: Callable[[Event], None]) -> None:
         self._node, self._every_s, self._tell = node, every_s, tell
@@ -87,9 +91,16 @@ class Watch:
         # Its own connections: a probe must not wait behind calls, nor inherit their patience.
         impatient = msgspec.structs.replace(limits, first_byte_s=ANSWER_S, idle_s=ANSWER_S)
         self._upstream = Upstream(node.config.url, impatient, ca=node.config.ca, sni=node.config.sni, loop=self._loop)
-        self._round = self._misses = 0
+        self._round = self._misses = self._page = 0
+        """`_page` is the one of its pages of metrics that is read."""
         self._mute = False
-        """It has no /metrics."""
+        """It has no metrics that we can read."""
+        self._late = False
+        """Its health page did not answer in this round; its metrics must."""
+        self._refused = False
+        """It does not take our key."""
+        self._owner = ""
+        """Whose its models are: servers name themselves there."""
         self.lost = False
         self._signals = Signals(models=node.config.models or None, continues=node.way.forms)
         self._ask: Ask | None = None
@@ -109,60 +120,123 @@ class Watch:
         self._ask = Ask(self._upstream, self._node.health, self._healthy)
 
     def _healthy(self, status: int, body: bytes) -> None:
-        if status == 0 or status >= 500:
-            refused = self._ask is not None and self._ask.refused
-            self._missed("refused the connection" if refused else f"answered {status}" if status else "did not answer", refused)
+        spoken, refused = self._node.dialect, self._ask is not None and self._ask.refused
+        if spoken.engine is Engine.AUTO and status >= 500:
+            spoken = self._learn(dialect.by_health(body))
+        self._late = status == 0 and spoken.waits and not refused
+        if status == 0 and not self._late:
+            self._missed("refused the connection" if refused else "did not answer", refused)
+        elif status in spoken.unready:
+            self._missed(f"answered {status}", True, "not ready")
+        elif spoken.health == "":
+            self._listed_for_life(status, body)
+        elif status >= 500:
+            self._missed(f"answered {status}", False)
         elif self._asks_models():
             self._ask = Ask(self._upstream, self._node.models, self._listed)
         else:
             self._measure()
 
     def _asks_models(self) -> bool:
-        node, rare = self._node.config, self._round % RARE == 0
-        return (rare and (not node.models or node.engine is Engine.AUTO)) or (not node.models and self._signals.models is None)
+        """Where nobody says which models it has, or nothing else shows what it is."""
+        rare = self._round % RARE == 0
+        if not self._node.config.models:
+            return self._signals.models is None or rare
+        return rare and self._node.config.engine is Engine.AUTO
 
     def _listed(self, status: int, body: bytes) -> None:
-        models = _names(body) if status == 200 else None
-        if models and not self._node.config.models:
-            self._signals = msgspec.structs.replace(self._signals, models=models)
-        if models:
-            self._node.way = continuation.way(self._node.config.engine, _owner(body))
+        listed = _listing(body) if status == 200 else None
+        if listed is not None:
+            self._owner = listed.owners[0] if listed.owners else ""
+            if self._node.dialect.engine is Engine.AUTO:
+                self._learn(next(filter(None, map(dialect.by_owner, listed.owners)), None))
+            if listed.names and not self._node.config.models:
+                self._signals = msgspec.structs.replace(self._signals, models=listed.names)
         self._measure()
 
+    def _listed_for_life(self, status: int, body: bytes) -> None:
+        """Its list of models is all it has to show that it lives; too many questions, or too much to do, are signs of life."""
+        if status >= 500 and status not in self._node.dialect.busy:
+            self._missed(f"answered {status}", False)
+            return
+        refused = status in (401, 403)
+        if refused and not self._refused:
+            log.warning(
+                "node %s does not take the key in its key_env: %s answered %d", self._node.config.name, self._node.config.url, status
+            )
+        self._refused = refused
+        self._listed(status, body)
+
+    def _learn(self, found: dialect.Dialect | None) -> dialect.Dialect:
+        """It turned out to be an engine of that kind; its API stays where it was found."""
+        node = self._node
+        if found is not None:
+            node.speak(msgspec.structs.replace(found, api=node.dialect.api, models=node.dialect.models))
+            self._page, self._mute = 0, False
+            log.info("node %s is %s", node.config.name, found.engine)
+        return node.dialect
+
     def _measure(self) -> None:
-        if self._mute and self._round % RARE:
-            self._seen(self._signals)
+        pages = self._node.metrics
+        if not pages or (self._mute and self._round % RARE and not self._late):
+            self._seen(Signals())
         else:
-            self._ask = Ask(self._upstream, self._node.metrics, self._measured)
+            self._ask = Ask(self._upstream, pages[self._page % len(pages)], self._measured)
 
     def _measured(self, status: int, body: bytes) -> None:
-        self._mute = status in (404, 405, 501)
-        signals = prom.read(body) if status == 200 else Signals()
-        # Numbers of an earlier round would be taken for news: what was not reported now is unknown.
-        self._seen(msgspec.structs.replace(signals, models=self._signals.models, continues=self._node.way.forms))
+        if self._late and status == 0:
+            self._missed("did not answer", False)
+            return
+        if self._node.dialect.engine is Engine.AUTO and status == 200:
+            self._learn(dialect.by_metrics(body))
+        signals = self._read(body) if status == 200 else Signals()
+        if status in (404, 405, 501) or (status == 200 and signals == Signals() and not body.startswith(b"[")):
+            # The next round asks for its other page, where it has one.
+            self._page += 1
+            self._mute = self._page % len(self._node.metrics) == 0
+        elif status == 200:
+            self._mute = False
+        self._seen(signals)
+
+    def _read(self, body: bytes) -> Signals:
+        spoken = self._node.dialect
+        return iterations.read(body) if body.startswith(b"[") else prom.read(body, spoken if spoken.prefix else None)
 
     def _seen(self, signals: Signals) -> None:
-        self._signals = signals
+        # Numbers of an earlier round would be taken for news: what was not reported now is unknown.
+        engine = self._node.dialect.engine
+        known = None if engine is Engine.AUTO else str(engine)
+        embedded = self._owner == continuation.EMBEDDED and self._node.config.engine is Engine.AUTO
+        way = self._node.way = continuation.way(continuation.EMBEDDED if embedded else engine)
+        self._signals = msgspec.structs.replace(signals, models=self._signals.models, engine=known, continues=way.forms)
         self._misses = 0
         if self.lost:
             self.lost = False
             log.info("node %s is back", self._node.config.name)
-        self._tell(NodeSeen(self._node.config.name, signals))
+        self._tell(NodeSeen(self._node.config.name, self._signals))
         self._again()
 
-    def _missed(self, what: str, at_once: bool) -> None:
+    def _missed(self, what: str, at_once: bool, state: str = "lost") -> None:
         self._misses += 1
+        config = self._node.config
         if not self.lost and (at_once or self._misses >= MISSES):
             self.lost = True
-            log.warning("node %s is lost: %s %s", self._node.config.name, self._node.config.url, what)
-            self._tell(NodeLost(self._node.config.name))
+            log.warning("node %s is %s: %s %s", config.name, state, config.url, what)
+            self._tell(NodeLost(config.name))
+            # What comes back may be something else.
+            self._node.speak(dialect.of(config.engine, config.url))
+            self._page, self._mute = 0, False
         self._again()
 
     def _again(self) -> None:
         self._ask = None
         self._round += 1
-        wait_s = self._every_s * random.uniform(1 - JITTER, 1 + JITTER)
-        self._timer = self._loop.call_later(wait_s, self._begin)
+        wait_s = self._every_s
+        if self._misses:
+            wait_s = min(wait_s * 2 ** min(self._misses, 10), max(wait_s, self._node.dialect.every_s))
+        else:
+            wait_s = max(wait_s, self._node.dialect.every_s)
+        self._timer = self._loop.call_later(wait_s * random.uniform(1 - JITTER, 1 + JITTER), self._begin)
 
 
 class Prober:
@@ -185,22 +259,24 @@ class _Models(msgspec.Struct, gc=False):
     data: list[_Model]
 
 
+class _Listing(msgspec.Struct, frozen=True, gc=False):
+    """What a list of models says."""
+
+    names: tuple[str, ...]
+    owners: tuple[str, ...]
+
+
 _models = msgspec.json.Decoder(_Models)
 
 
-def _names(body: bytes) -> tuple[str, ...] | None:
-    """The names in an answer of /v1/models; None when it is something else."""
+def _listing(body: bytes) -> _Listing | None:
+    """What an answer of /v1/models says; None when it is something else."""
     try:
-        names = tuple(model.id for model in _models.decode(body).data)
+        models = _models.decode(body).data[:NAMES]
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
-    return tuple(dict.fromkeys(name for name in names if 0 < len(name) <= NAME_CHARACTERS))[:NAMES]
-
-
-def _owner(body: bytes) -> str:
-    """Whose the models in an answer of /v1/models are: servers name themselves there."""
-    data = _models.decode(body).data
-    return (data[0].owned_by or "") if data else ""
+    names = dict.fromkeys(model.id for model in models if 0 < len(model.id) <= NAME_CHARACTERS)
+    return _Listing(tuple(names), tuple(dict.fromkeys(model.owned_by for model in models if model.owned_by)))
 
 
 def _nothing(event: Event) -> None:

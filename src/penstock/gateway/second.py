@@ -32,7 +32,7 @@ class Second:
         self.status = 0
         self.headers: Mapping[str, str] = {}
         self.parts: list[bytes] = []
-        self.upstream: UpstreamCall | None = node.upstream.request(node.heads[call.route], call.ask.body, self)
+        self.upstream: UpstreamCall | None = node.upstream.request(node.heads[call.route], call.driver.reasoning.body(call.ask, node), self)
 
     def stop(self) -> None:
         if self.upstream is not None:

@@ -24,6 +24,7 @@ from penstock.gateway.jobs import Jobs
 from penstock.gateway.journal import Journal
 from penstock.gateway.node import connect
 from penstock.gateway.probe import Prober
+from penstock.gateway.reasoning import Reasoning
 from penstock.gateway.store import MEMORY, Store
 from penstock.gateway.tickets import Tickets
 from penstock.http1 import Server, server_context
@@ -51,6 +52,7 @@ class Gateway:
         head = Head(config=config, knobs=config.knobs, seed=seed, profiles=profiles)
         self.journal = None if journal is None else Journal(journal, head)
         self.driver = Driver(self.core, self.nodes, config.limits, self.ledger, self.journal)
+        self.driver.reasoning = Reasoning(config.reasoning)
         rungs = named(config)
         self.driver.ticketed = "ticket" in rungs
         if "cache" in rungs:

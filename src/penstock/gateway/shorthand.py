@@ -1,4 +1,4 @@
-"""The short forms of a task class, written out: `metadata.amount: {gt: 5}` and `header.x-task: trade*` inside `when`, and
+"""The short forms of task classes and pools, written out: `metadata.amount: {gt: 5}` and `header.x-task: trade*` inside `when`, and
 `timeout: {ttft_ms: 500}` for the class's own keys.
 
 Lines are kept with their keys, so that an error found later still names the line where the short form stands.
@@ -23,8 +23,11 @@ def write_out(values: dict[str, Plain], lines: dict[str, int]) -> None:
         if isinstance(one, dict):
             key = f"classes[{index}]"
             _write_out_timeout(one, key, lines)
-            if isinstance(when := one.get("when"), dict):
-                _write_out_names(when, f"{key}.when")
+    for section in ("classes", "pools"):
+        parts = values.get(section)
+        for index, one in enumerate(parts if isinstance(parts, list) else []):
+            if isinstance(one, dict) and isinstance(when := one.get("when"), dict):
+                _write_out_names(when, f"{section}[{index}].when")
 
 
 def _write_out_timeout(one: dict[str, Plain], key: str, lines: dict[str, int]) -> None:
@@ -65,12 +68,13 @@ def _write_out_names(when: dict[str, Plain], key: str) -> None:
 
 def add_to_schema(definitions: dict[str, dict[str, object]]) -> None:
     """Let the JSON Schema's definitions accept what `write_out` does."""
-    when, task = definitions["When"], definitions["Class"]
-    properties: dict[str, dict[str, object]] = when["properties"]  # type: ignore[assignment]
-    for part in PARTS:
-        test: dict[str, list[object]] = properties[part]["additionalProperties"]  # type: ignore[assignment]
-        test["anyOf"].append({"type": "boolean"})
-    when["patternProperties"] = {f"^{part}\\..": properties[part]["additionalProperties"] for part in PARTS}
+    task = definitions["Class"]
+    for when in (definitions["When"], definitions["PoolWhen"]):
+        properties: dict[str, dict[str, object]] = when["properties"]  # type: ignore[assignment]
+        for part in PARTS:
+            test: dict[str, list[object]] = properties[part]["additionalProperties"]  # type: ignore[assignment]
+            test["anyOf"].append({"type": "boolean"})
+        when["patternProperties"] = {f"^{part}\\..": properties[part]["additionalProperties"] for part in PARTS}
     times: dict[str, dict[str, object]] = task["properties"]  # type: ignore[assignment]
     definitions["Timeout"] = {
         "title": "Timeout",

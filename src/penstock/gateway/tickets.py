@@ -21,7 +21,6 @@ import msgspec
 
 from penstock.config import Config
 from penstock.core.account import Shortage
-from penstock.core.lane import ANY
 from penstock.errors import CallError
 from penstock.events import Arrived
 from penstock.facts import Route
@@ -85,7 +84,7 @@ class Tickets:
         """Told of each job of a batch that ended: how, and with which status."""
         self.on_sweep: Callable[[float], None] = lambda now: None
         self._answer_bytes = config.limits.body_bytes
-        self._call_limits, self._aliases, self._metadata = config.limits, config.aliases, Form(config.classes).metadata
+        self._call_limits, self._aliases, self._metadata = config.limits, config.aliases, Form(config.classes, config.pools).metadata
         self._spending, self._next_id = spending, next_id
         self.places = Places(self.limits.running, self._able)
         self.coming = 0
@@ -153,8 +152,8 @@ class Tickets:
         self._count()
 
     def _able(self, model: str) -> bool:
-        lane = self.core.lanes.get(model) or self.core.lanes.get(ANY)
-        return lane is not None and any(node.state == "up" for node in lane.nodes)
+        lane = self.core.lane(model)
+        return lane is not None and any(node.state == "up" for one in lane.every() for node in one.nodes)
 
     async def _run(self, job: Job) -> None:
         try:
@@ -169,6 +168,8 @@ class Tickets:
         origin = _ORIGIN.decode(stored)
         try:
             ask = openai.read(job.route, body, self._call_limits, origin.salt, self._aliases, self._metadata)
+            if (restored := self.driver.reasoning.restored(origin.tenant, ask, body)) is not body:
+                ask = openai.read(job.route, restored, self._call_limits, origin.salt, self._aliases, self._metadata)
         except CallError as error:
             # It was good when it came: the configuration has changed since.
             self._finish(job, "failed", error.status, openai.error(error.status, error.code, error.message, error.field))
@@ -183,6 +184,7 @@ class Tickets:
         id = self._next_id()
         exchange = Absent(body, self._answer_bytes, partial(self._answered, job))
         job.call = self.driver.calls[id] = Call(self.driver, exchange, Route(job.route), ask, id, b"", time.monotonic(), claim)
+        job.call.tenant = origin.tenant
         # Never fed: there is nobody whose connection must be kept alive.
         job.call.fed = inf
         tenant = Tenant(origin.tenant, origin.salt, min(origin.max_priority, BATCH_PRIORITY if job.batch else origin.max_priority))

@@ -10,8 +10,11 @@ from math import inf
 import msgspec
 from msgspec import Raw
 
-from penstock.config import Config
+from penstock.config import Config, Rung
 from penstock.core.classify import Classifier, Step, TaskClass
+from penstock.core.condition import PoolStep
+from penstock.core.fleet import Node
+from penstock.core.members import ANY, NONE, Members, kept, served, tried
 from penstock.errors import CallError, ConfigError
 from penstock.facts import Request, Route
 from penstock.gateway.asked import Form, request
@@ -44,6 +47,15 @@ class Walk(msgspec.Struct, frozen=True):
     """Classes whose rules come after the one that matched."""
     ladder: tuple[str, ...]
     notes: tuple[str, ...]
+    pools: tuple[PoolStep, ...] = ()
+    """Those that were looked at."""
+    pools_untried: tuple[str, ...] = ()
+    pool: str = NONE
+    """The one it belongs to; empty for none."""
+    nodes: tuple[str, ...] = ()
+    """Those of it that serve the model, of those in the file."""
+    siblings: tuple[str, ...] = ()
+    """Pools that rungs `sibling` would try for it, in order."""
 
     @property
     def priority(self) -> int:
@@ -71,7 +83,7 @@ def walk(config: Config, data: bytes, file: str = "", environ: Mapping[str, str]
         headers = rules.fields(f"{name}: {value}".encode().decode("latin-1") for name, value in wrapped.headers.items())
         notes: list[str] = []
         tenant = _tenant(config, wrapped.key, environ, notes)
-        form = Form(config.classes)
+        form = Form(config.classes, config.pools)
         asked = form.read(headers, tenant)
         body = bytes(wrapped.body)
         route = wrapped.route or _route(body)
@@ -98,7 +110,34 @@ def _classified(config: Config, facts: Request, notes: list[str]) -> Walk:
     ladder = task.ladder or tuple(map(str, config.ladder))
     if facts.ladder is not None:
         ladder = tuple(rung for rung in ladder if rung in facts.ladder)
-    return Walk(facts, task, tuple(steps), untried, ladder, tuple(notes))
+    return _placed(config, Walk(facts, task, tuple(steps), untried, ladder, tuple(notes)))
+
+
+def _placed(config: Config, walked: Walk) -> Walk:
+    """With the pool that the core would have it served in, were all nodes of the file there."""
+    pools = [Members(pool) for pool in config.pools]
+    table = served([Node(index, node, config.knobs, None) for index, node in enumerate(config.nodes)], pools)
+    facts, model = walked.request, walked.request.model
+    if model not in table.ways and model not in kept(pools):
+        model = ANY
+    steps = tried(table, pools, model, facts, walked.task)
+    pool = steps[-1].pool if steps and steps[-1].matched else NONE
+    nodes = table.lanes.get((model, pool), [])
+    fallbacks = {pool.name: pool.fallback for pool in pools}
+    siblings: list[str] = []
+    after = fallbacks.get(pool, NONE)
+    while after != NONE and len(siblings) < list(walked.ladder).count(Rung.SIBLING):
+        if (model, after) in table.lanes:
+            siblings.append(after)
+        after = fallbacks[after]
+    return msgspec.structs.replace(
+        walked,
+        pools=tuple(steps),
+        pools_untried=tuple(pool.name for pool in pools[len(steps) :]),
+        pool=pool,
+        nodes=tuple(node.name for node in nodes),
+        siblings=tuple(siblings),
+    )
 
 
 def _unwrap(data: bytes) -> Wrapped:

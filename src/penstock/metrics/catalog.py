@@ -127,9 +127,9 @@ CATALOG: dict[str, Metric] = {
         Metric("penstock_ticket_store_seconds", _HISTOGRAM, "Transactions of the store, to the disk.", (), WRITES),
         Metric("penstock_ticket_store_failures_total", _COUNTER, "Times the store could not be written."),
         # Queues, knobs, the process
-        Metric("penstock_queue_waiting", _GAUGE, "Requests that wait for a model, by class.", ("model", "class")),
-        Metric("penstock_queue_oldest_seconds", _GAUGE, "Wait of a model's oldest waiting request.", ("model",)),
-        Metric("penstock_queue_drained_per_second", _GAUGE, "Rate at which a model's waiting requests are forwarded.", ("model",)),
+        Metric("penstock_queue_waiting", _GAUGE, "Requests that wait for a model in a pool, by class.", ("model", "pool", "class")),
+        Metric("penstock_queue_oldest_seconds", _GAUGE, "Wait of the oldest request that waits for a model in a pool.", ("model", "pool")),
+        Metric("penstock_queue_drained_per_second", _GAUGE, "Rate at which what waits for a model is forwarded.", ("model", "pool")),
         Metric("penstock_knob", _GAUGE, "The scheduler's knobs.", ("knob",)),
         Metric("penstock_knob_changes_total", _COUNTER, "Times knobs were turned."),
         Metric("penstock_config_changes_total", _COUNTER, "Times the configuration was replaced."),

@@ -101,10 +101,10 @@ def seen(snapshot: Snapshot) -> Iterator[Family]:
     known = [node for node in nodes if node.kv_used_tokens is not None and node.kv_reserved_tokens]
     yield _by("penstock_node_kv_used_ratio", {node.name: (node.kv_used_tokens or 0) / node.kv_reserved_tokens for node in known})
     lanes = snapshot.lanes
-    waiting: Samples = [((lane.model, name), count) for lane in lanes for name, count in lane.classes.items()]
+    waiting: Samples = [((lane.model, lane.pool, name), count) for lane in lanes for name, count in lane.classes.items()]
     yield _family("penstock_queue_waiting", waiting)
-    yield _by("penstock_queue_oldest_seconds", {lane.model: lane.oldest_s for lane in lanes})
-    yield _by("penstock_queue_drained_per_second", {lane.model: lane.drained_per_s for lane in lanes})
+    yield _family("penstock_queue_oldest_seconds", [((lane.model, lane.pool), lane.oldest_s) for lane in lanes])
+    yield _family("penstock_queue_drained_per_second", [((lane.model, lane.pool), lane.drained_per_s) for lane in lanes])
     yield _by("penstock_knob", snapshot.knobs)
 
 

@@ -17,10 +17,12 @@ from penstock.policy.task import TaskClass
 class FlightView:
     """A request in the core, as policies see it. Times are seconds on the core's clock."""
 
-    __slots__ = ("arrived", "due", "model", "output", "own_s", "priority", "request", "task")
+    __slots__ = ("arrived", "before", "due", "model", "output", "own_s", "priority", "request", "task")
 
     request: Request
     arrived: float
+    before: int
+    """Number of the node that served its session last; -1: none, or nobody asked (see `Score`)."""
     due: float
     """When its first token is due; infinite without a deadline."""
     own_s: float
@@ -31,6 +33,10 @@ class FlightView:
     task: TaskClass
     model: str
     """The model that would serve it: the one asked for, until a rung names another."""
+
+    def pool(self) -> str:
+        """The pool whose nodes it was last tried on, or is to be; empty for none."""
+        raise NotImplementedError
 
 
 class MemoryView(Protocol):
@@ -46,10 +52,20 @@ class MemoryView(Protocol):
 class NodeView:
     """A node, as policies see it."""
 
-    __slots__ = ("answer_s", "base_s", "beside_s", "free_at", "index", "max_running", "name", "reported", "running", "token_s")
+    __slots__ = (
+        "answer_s", "base_s", "beside_s", "capacity", "cost", "free_at", "index", "max_running", "name", "near", "reported", "running",
+        "tag", "token_s",
+    )  # fmt: skip
 
     index: int
     name: str
+    tag: bytes
+    """Its name, as it is hashed."""
+    capacity: float
+    """How much it can do beside the others."""
+    cost: float
+    near: float
+    """Share of the gateway's labels that it has."""
     running: int
     """Requests forwarded to it and not ended."""
     max_running: int
@@ -89,9 +105,11 @@ class AdmitView:
 class Around:
     """What rungs look at beside the request."""
 
-    __slots__ = ("smaller",)
+    __slots__ = ("fallbacks", "smaller")
 
-    def __init__(self, smaller: Mapping[str, str]) -> None:
+    def __init__(self, smaller: Mapping[str, str], fallbacks: Mapping[str, str]) -> None:
+        self.fallbacks = fallbacks
+        """Pool -> the one to try when it cannot serve."""
         self.smaller = smaller
         """Model -> the one that may serve in its place."""
 
@@ -117,7 +135,10 @@ class Admit(Protocol):
 
 
 class Score(Protocol):
-    """How good each node is for the request: higher is better, one number a node, one call over the whole list."""
+    """How good each node is for the request: higher is better, one number a node, one call over the whole list.
+
+    A class that says `remembers = True` looks at `FlightView.before`.
+    """
 
     def score(self, flight: FlightView, nodes: Sequence[NodeView], cached: Sequence[int], now: float) -> list[float]: ...
 
@@ -136,6 +157,14 @@ class Pick(Protocol):
     """From scores to the index of one of them."""
 
     def pick(self, scores: Sequence[float], nodes: Sequence[NodeView], rng: Random) -> int: ...
+
+
+class Placer(Protocol):
+    """A pick that goes by the request itself, and asks for no scores: index of the node, and a score that says why. It is shown all
+    nodes that can take the request, however many they are. `by` and `bound` are `policy.hash_by` and the knob `hash_bound`.
+    """
+
+    def place(self, flight: FlightView, nodes: Sequence[NodeView], by: Sequence[str], bound: float) -> tuple[int, float]: ...
 
 
 class Rung(Protocol):

@@ -41,6 +41,20 @@ class RoundRobin:
         return [float(node.index == self.last) for node in nodes]
 
 
+class AnyNode:
+    """Any node, all alike. llm-d: random-picker."""
+
+    def score(self, flight: FlightView, nodes: Sequence[NodeView], cached: Sequence[int], now: float) -> list[float]:
+        return [0.0] * len(nodes)
+
+
+class LeastTokens:
+    """The fewest tokens in flight, prompts and what is expected of answers. Load balancing as Mooncake compares itself with."""
+
+    def score(self, flight: FlightView, nodes: Sequence[NodeView], cached: Sequence[int], now: float) -> list[float]:
+        return [-float(node.kv().reserved) for node in nodes]
+
+
 class LeastRequests:
     """The fewest requests in flight. nginx `least_conn`, HAProxy `leastconn`; equal ones at random here."""
 

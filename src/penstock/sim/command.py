@@ -15,10 +15,11 @@ from penstock.config import Config
 from penstock.engine import profiles
 from penstock.errors import TraceError
 from penstock.facts import Profile
-from penstock.sim import fairness, faults, load, report, traces
+from penstock.sim import fairness, faults, load, report, routing, traces
 from penstock.sim import hog as hogs
 from penstock.sim.arrival import Arrival, cut
 from penstock.sim.presets import PRESETS, preset
+from penstock.sim.published import command as published
 from penstock.sim.run import Plan, simulate
 from penstock.sim.setting import PLAIN, Setting
 from penstock.sim.slo import Slo
@@ -29,6 +30,7 @@ from penstock.sim.world import names
 NODES = 4
 PROFILE = "deepseek-v3-h200-tp8"
 NODES_MAX = 10_000
+SIZE_LEAST, SIZE_MOST = 16, 1_000_000_000
 QUIET_S = 2.0
 """A run shorter than this shows no progress bar."""
 
@@ -44,6 +46,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     limit: int | None
     nodes: list[int]
     profiles: list[str]
+    chunk: int | None
+    kv_tokens: int | None
     presets: list[str]
     slo_ttft: float | None
     slo_ttft_per_1k: float | None
@@ -61,7 +65,7 @@ def run(options: Options) -> None:
     for name in chosen:
         preset(name)
     slo = objective(options)
-    machines = fleet(options.nodes, options.profiles)
+    machines = [changed(machine, options) for machine in fleet(options.nodes, options.profiles, options.config)]
     broken = faults.read(options.faults, names(len(machines))) if options.faults else []
     arrivals = workload(options)
     setting = PLAIN if options.config is None else Setting(config=options.config, classes=options.config.classes)
@@ -92,9 +96,12 @@ def positive(flag: str, value: float) -> None:
         raise TraceError(f"{flag} {value:g}: expected a number above 0")
 
 
-def fleet(counts: list[int], kinds: list[str]) -> list[Profile]:
-    """Profiles of all nodes: the counts and the kinds pairwise."""
-    counts, kinds = counts or [NODES] * max(1, len(kinds)), kinds or [PROFILE] * max(1, len(counts))
+def fleet(counts: list[int], kinds: list[str], config: Config | None = None) -> list[Profile]:
+    """Profiles of all nodes: the counts and the kinds pairwise; with neither, of a configuration with pools its nodes."""
+    configured = config.nodes if config is not None and config.pools else ()
+    if configured and not counts and not kinds:
+        return [profiles.load(node.profile or PROFILE) for node in configured]
+    counts, kinds = counts or [len(configured) or NODES] * max(1, len(kinds)), kinds or [PROFILE] * max(1, len(counts))
     if len(counts) != len(kinds):
         raise TraceError(
             f"{len(counts)} --nodes for {len(kinds)} --profile: repeat them pairwise, such as --nodes 4 --profile A --nodes 2 --profile B"
@@ -102,7 +109,18 @@ def fleet(counts: list[int], kinds: list[str]) -> list[Profile]:
     for count in counts:
         if not 1 <= count <= NODES_MAX:
             raise TraceError(f"--nodes {count}: expected 1 to {NODES_MAX:,}")
+    if sum(counts) < len(configured):
+        raise TraceError(f"--nodes {sum(counts)}: the configuration's pools are made of its {len(configured)} nodes: give no fewer")
     return [one for count, kind in zip(counts, kinds, strict=True) for one in [profiles.load(kind)] * count]
+
+
+def changed(profile: Profile, options: Options) -> Profile:
+    """The profile with the step and the memory that are asked for."""
+    for flag, value in (("--chunk", options.chunk), ("--kv-tokens", options.kv_tokens)):
+        if value is not None and not SIZE_LEAST <= value <= SIZE_MOST:
+            raise TraceError(f"{flag} {value}: expected {SIZE_LEAST} to {SIZE_MOST:,} tokens")
+    chunk, kv_tokens = options.chunk or profile.chunk_tokens, options.kv_tokens or profile.kv_tokens
+    return msgspec.structs.replace(profile, chunk_tokens=chunk, kv_tokens=kv_tokens)
 
 
 def workload(options: Options) -> list[Arrival]:
@@ -112,11 +130,12 @@ def workload(options: Options) -> list[Arrival]:
     start, end = window(options.window) if options.window is not None else (0.0, inf)
     ask = Ask(start_s=start, end_s=end, speedup=options.speedup, limit=options.limit, seed=options.seed)
     if (options.trace is None) == (options.scenario is None):
-        rest = "not both" if options.trace is not None else f"one of: {', '.join([*load.SCENARIOS, *trading.SCENARIOS])}"
+        known = ", ".join([*load.SCENARIOS, *trading.SCENARIOS, *published.SCENARIOS])
+        rest = "not both" if options.trace is not None else f"one of: {known}"
         raise TraceError(f"give --trace FILE or --scenario NAME, {rest}")
     if options.trace is not None:
         return traces.read(options.trace, options.form, ask)
-    made = load.generate(load.scenario(options.scenario or "", trading.SCENARIOS), options.seed)
+    made = load.generate(load.scenario(options.scenario or "", [*trading.SCENARIOS, *published.SCENARIOS]), options.seed)
     inside = cut(made, start_s=start, end_s=end, speedup=ask.speedup, limit=ask.limit)
     if not inside:
         raise TraceError(f"no request of scenario {options.scenario} is inside --window {options.window}")
@@ -156,7 +175,7 @@ def show(plan: Plan, results: list[report.Json]) -> None:
     span = plan.arrivals[-1].at_s - plan.arrivals[0].at_s
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     console.print(f"{len(plan.arrivals):,} requests in {span:,.0f} s on {machines}; good: {plan.slo.text()}")
-    console.print(report.table(results))
+    console.print(report.table(results) if plan.slo.set or plan.setting.classes else routing.table(results))
     for result in results:
         if result["fairness"] is not None and result["fairness"]["windows"]:
             console.print(fairness.sentence(result["preset"], result["fairness"]))
@@ -172,7 +191,7 @@ def show_names() -> None:
     groups = {
         "presets": {name: one.about for name, one in PRESETS.items()},
         "profiles": {name: profiles.load(name).source for name in profiles.names()},
-        "scenarios": {**{name: one.about for name, one in load.SCENARIOS.items()}, **trading.SCENARIOS},
+        "scenarios": {**{name: one.about for name, one in load.SCENARIOS.items()}, **trading.SCENARIOS, **published.SCENARIOS},
     }
     for group, members in groups.items():
         lines = Table(box=None, show_header=False, padding=(0, 2, 0, 0))

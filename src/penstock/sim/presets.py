@@ -65,6 +65,9 @@ PRESETS: dict[str, Preset] = {
         knows_profile=True,
     ),
     "fifo-rr": Preset(about="first come, first served, nodes in turn (nginx's default)", policy=_rule("RoundRobin")),
+    # Mooncake (FAST'25) and llm-d's precise-prefix report compare themselves with these two.
+    "random": Preset(about="any node, all alike (llm-d's random-picker)", policy=_rule("AnyNode")),
+    "load-balance": Preset(about="fewest tokens in flight (Mooncake's load balancing)", policy=_rule("LeastTokens")),
     "least-requests": Preset(about="fewest requests in flight (nginx least_conn)", policy=_rule("LeastRequests")),
     "two-choices": Preset(
         about="the emptier of two at random (Envoy's LEAST_REQUEST, choice_count 2)", policy=_rule("LeastRequests", pick="two")
@@ -79,6 +82,11 @@ PRESETS: dict[str, Preset] = {
         about="llm-d's scheduler with its default weights: queue 2, KV 2, prefix 3",
         policy=_rule("LlmdQueue", "LlmdKvUsage", "LlmdPrefix", weights=(2.0, 2.0, 3.0)),
         knows_cache=True,
+        scrape_s=0.05,
+    ),
+    "llmd-load": Preset(
+        about="llm-d's scheduler without prefixes: queue 1, KV 1",
+        policy=_rule("LlmdQueue", "LlmdKvUsage", weights=(1.0, 1.0)),
         scrape_s=0.05,
     ),
     "penstock-tickets": Preset(

@@ -18,6 +18,7 @@ import msgspec
 
 from penstock.config import Class, Config, Node
 from penstock.core import Core
+from penstock.core.condition import DIFFICULTY, metadata_read
 from penstock.engine import sequence as engine
 from penstock.events import (
     Action,
@@ -42,9 +43,11 @@ from penstock.sim.arrival import Arrival
 from penstock.sim.entry import Turn
 from penstock.sim.faults import Fault
 from penstock.sim.machine import Machine
+from penstock.sim.pools import stand_in
 from penstock.sim.presets import Preset
 from penstock.sim.setting import PLAIN, Setting
 from penstock.sim.slo import Slo
+from penstock.wire.difficulty import graded
 
 BEAT_S = 1.0
 """Seconds between probes, and between reports of decode progress, as in the live driver."""
@@ -91,7 +94,7 @@ class MemoryUse(msgspec.Struct):
 
 
 class World:
-    """One simulation, to be run once."""
+    """One simulation, to be run to its end; with `add` it goes on from there."""
 
     def __init__(
         self,
@@ -110,6 +113,7 @@ class World:
         self.trips = [Trip(arrival) for arrival in arrivals]
         known = setting.config or Config()
         self.aliases = known.aliases
+        self.graded = DIFFICULTY in metadata_read((*known.classes, *known.pools))
         self.caps = {key.name: key.max_priority for key in known.keys}
         models = tuple(dict.fromkeys(self.aliases.get(arrival.model, arrival.model) for arrival in arrivals))
         config = configuration(preset, nodes, models, slo, setting.config)
@@ -128,16 +132,18 @@ class World:
         """Each machine's deadline; an entry of the heap that differs from it is stale."""
         self._pending: list[Event] = []
         self.memory = MemoryUse()
+        self._broken, self._beat_at = 0, BEAT_S
+        """Faults that have been, and when the next beat is."""
 
     def run(self, watch: Callable[[int], None] | None = None) -> None:
         """Until every request has ended. `watch` is told the number ended, now and then."""
         trips, faults = self.trips, self.faults
-        fault, entry = 0, self._turn
+        fault, entry = self._broken, self._turn
         patience_s = self.setting.patience_s
-        beat_at, scrape_at, ticked_at, stirred_at = BEAT_S, inf, -inf, 0.0
+        beat_at, scrape_at, ticked_at, stirred_at = self._beat_at, inf, -inf, self.now
         scrape_s = self.preset.scrape_s
-        arrival_at = entry.take(trips[0].arrival.at_s) if trips else inf
-        if scrape_s and trips:
+        arrival_at = entry.take(trips[self._arrived].arrival.at_s) if self._arrived < len(trips) else inf
+        if scrape_s and arrival_at < inf:
             scrape_at = floor(arrival_at / scrape_s) * scrape_s
         while self.ended < len(trips):
             engine_at = self._engine_at()
@@ -176,8 +182,13 @@ class World:
                 if watch is not None and not arrived % WATCH_EVERY:
                     watch(self.ended)
             stirred_at = now
+        self._broken, self._beat_at = fault, beat_at
         if watch is not None:
             watch(self.ended)
+
+    def add(self, arrivals: Sequence[Arrival]) -> None:
+        """More requests, none of which comes before what has ended by now: `run` goes on with them."""
+        self.trips += [Trip(arrival) for arrival in arrivals]
 
     # -- engines
 
@@ -250,6 +261,7 @@ class World:
             max_priority=self.caps.get(arrival.tenant, 5),
             metadata=arrival.metadata,
             ticket=True,
+            difficulty=graded(arrival.metadata.get(DIFFICULTY), arrival.prompt_tokens, arrival.max_tokens) if self.graded else 0.0,
         )
 
     def _leave_at(self, patience_s: float) -> float:
@@ -345,7 +357,7 @@ class World:
 
     def _look_at_memory(self) -> None:
         use = self.memory
-        if not any(lane.blocked and lane.queue.size for lane in self.core.lanes.values()):
+        if not any(lane.blocked and lane.queue.size for lane in self.core.by_pool.values()):
             return
         for node, machine in zip(self.core.nodes, self.machines, strict=True):
             # A node whose slots are all taken waits for those.
@@ -404,7 +416,8 @@ def configuration(
     """What a gateway with this preset would be configured with. Baselines are told nothing of a node's inside."""
     fleet = tuple(preset.node(Node(name=name, url=f"http://{name}", models=models), profile) for name, profile in nodes)
     if given is not None and preset.configured:
-        return Config(nodes=fleet, classes=given.classes, policy=given.policy, knobs=given.knobs)
+        fleet, pools = stand_in(fleet, given)
+        return Config(nodes=fleet, classes=given.classes, pools=pools, ladder=given.ladder, policy=given.policy, knobs=given.knobs)
     classes: tuple[Class, ...] = ()
     if preset.deadlines and slo.set:
         classes = (

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from penstock.config import Class, Config, Listen, Node, Range, When
+from penstock.config import Class, Config, Engine, Listen, Node, Range, When
 from penstock.supervisor.service import Service
 
 _PENSTOCK = (sys.executable, "-m", "penstock")
@@ -37,11 +37,16 @@ def with_ports(config: Config, port: int | None, admin_port: int | None) -> Conf
 def with_engines(config: Config, engines: int, first_port: int, models: tuple[str, ...], profile: str) -> Config:
     """`config` with the embedded engines as its nodes, and the demo's class and aliases where it has none of its own."""
     nodes = tuple(
-        Node(name=f"engine-{index + 1}", url=f"http://127.0.0.1:{first_port + index}", models=models, profile=profile)
+        Node(name=f"engine-{index + 1}", url=f"http://127.0.0.1:{first_port + index}", models=models, profile=profile, engine=Engine.VLLM)
         for index in range(engines)
     )
-    named = {alias: fits[0] for alias, pattern in _DEEPSEEK.items() if (fits := _matching(models, pattern)) and alias not in models}
+    named = deepseek_names(models)
     return msgspec.structs.replace(config, nodes=nodes, classes=config.classes or DEMO_CLASSES, aliases=config.aliases or named)
+
+
+def deepseek_names(models: tuple[str, ...]) -> dict[str, str]:
+    """The names that DeepSeek's own API has, for these models."""
+    return {alias: fits[0] for alias, pattern in _DEEPSEEK.items() if (fits := _matching(models, pattern)) and alias not in models}
 
 
 def _matching(models: tuple[str, ...], pattern: str) -> list[str]:
@@ -65,11 +70,11 @@ def engine_service(engines: int, first_port: int, models: tuple[str, ...], profi
     return Service("engine", (*_PENSTOCK, *arguments), (("127.0.0.1", first_port + engines - 1),), stop_s=2.0)
 
 
-def gateway_service(config: Config, file: Path, journal: Path | None) -> Service:
+def gateway_service(config: Config, file: Path, journal: Path | None, stop_s: float = 5.0) -> Service:
     """The gateway, which reads `config` from `file`."""
     arguments = ("gateway", "--config", str(file), *(("--journal", str(journal)) if journal is not None else ()))
     places = tuple((listen.host, listen.port) for listen in (config.listen, config.admin) if listen.port)
-    return Service("gateway", (*_PENSTOCK, *arguments), places)
+    return Service("gateway", (*_PENSTOCK, *arguments), places, stop_s)
 
 
 def as_json(config: Config) -> bytes:

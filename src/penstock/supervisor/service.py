@@ -33,6 +33,8 @@ class Service:
     """Hosts and ports that answer /health once it is ready."""
     stop_s: float = 5.0
     """How long it may take to end after SIGTERM."""
+    ready_s: float = 60.0
+    """How long it may take to become ready; a machine on which the gateway needs longer than this is not going to run it well."""
 
 
 class Child:

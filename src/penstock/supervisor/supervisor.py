@@ -11,9 +11,6 @@ from collections.abc import Callable, Sequence
 from penstock.supervisor.ready import ready
 from penstock.supervisor.service import Child, Service
 
-READY_S = 60.0
-"""A machine on which a service needs longer than this to listen is not going to run it well."""
-
 NEVER_READY = 1
 """Exit code."""
 
@@ -40,7 +37,7 @@ async def supervise(services: Sequence[Service], announce: Callable[[], None]) -
     try:
         code = await _watch(children, list(running.values()), announce, asked)
         if code == NEVER_READY:
-            say("up", f"not everything was ready within {READY_S:g} s")
+            say("up", f"not everything was ready within {_patience_s(children):g} s")
         return code
     finally:
         # The last that was started is the one callers talk to: it drains while what it needs still runs.
@@ -52,7 +49,7 @@ async def supervise(services: Sequence[Service], announce: Callable[[], None]) -
 
 async def _watch(children: Sequence[Child], running: list[asyncio.Task[int]], announce: Callable[[], None], asked: asyncio.Event) -> int:
     stop = asyncio.ensure_future(asked.wait())
-    started = asyncio.ensure_future(asyncio.wait_for(_all_ready(children), READY_S))
+    started = asyncio.ensure_future(asyncio.wait_for(_all_ready(children), _patience_s(children)))
     try:
         await asyncio.wait([stop, started, *running], return_when=asyncio.FIRST_COMPLETED)
         if started.done():
@@ -67,6 +64,10 @@ async def _watch(children: Sequence[Child], running: list[asyncio.Task[int]], an
         for future in (stop, started):
             future.cancel()
         await asyncio.gather(stop, started, return_exceptions=True)
+
+
+def _patience_s(children: Sequence[Child]) -> float:
+    return max(child.service.ready_s for child in children)
 
 
 async def _all_ready(children: Sequence[Child]) -> None:

@@ -30,5 +30,15 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     """Those fields of `metadata` that were asked for, as text."""
     choices: int = 1
     """Answers that are computed: `n`, or `best_of`."""
+    thinks: bool | None = None
+    """Whether thoughts were asked for (True) or none (False); None where nothing was said."""
+    tools: bool = False
+    """Whether tools are offered."""
+    structured: bool = False
+    """Whether the answer's form is prescribed."""
+    session: str = ""
+    """What the body says of the conversation it belongs to."""
+    difficulty: float = 0.0
+    """See `wire.difficulty`; 0 where no rule asks."""
     plain: bool = False
     """One answer of text alone, as far as was read: no tools, no log probabilities."""

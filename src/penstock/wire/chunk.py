@@ -10,7 +10,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from penstock.wire.counts import Counts
 
 ABSENT = Raw()
-_EMPTY = frozenset((b"", b"null", b'""', b"[]", b"{}"))
+EMPTY = frozenset((b"", b"null", b'""', b"[]", b"{}"))
 _BOM = b"\xef\xbb\xbf"
 _LINES = re.compile(rb"\r\n|\n|\r").split
 _NULL_USAGE = re.compile(rb',\s*"usage"\s*:\s*null|"usage"\s*:\s*null\s*,').subn
@@ -23,6 +23,7 @@ class Delta(Struct, gc=False):
     content: Raw = ABSENT
     reasoning_content: Raw = ABSENT
     reasoning: Raw = ABSENT
+    thinking: Raw = ABSENT
     refusal: Raw = ABSENT
     tool_calls: Raw = ABSENT
     function_call: Raw = ABSENT
@@ -32,6 +33,7 @@ _KINDS = [(name.encode(), name) for name in Delta.__struct_fields__]
 
 
 class Choice(Struct, gc=False):
+    index: int | None = 0
     delta: Delta | None = None
     text: Raw = ABSENT
     finish_reason: str | None = None
@@ -41,7 +43,7 @@ class Choice(Struct, gc=False):
         found = [(b"text", self.text)] if self.text is not ABSENT else []
         if (delta := self.delta) is not None:
             found += [(key, raw) for key, name in _KINDS if (raw := getattr(delta, name)) is not ABSENT]
-        return [(key, text) for key, raw in found if (text := bytes(raw)) not in _EMPTY]
+        return [(key, text) for key, raw in found if (text := bytes(raw)) not in EMPTY]
 
 
 class Chunk(Struct, gc=False):
@@ -67,6 +69,23 @@ def read(data: bytes) -> Chunk | None:
         return _CHUNK.decode(data)
     except (msgspec.MsgspecError, RecursionError, UnicodeError):
         return None
+
+
+class _Error(Struct, gc=False):
+    code: int | str | None = None
+
+
+_ERROR = msgspec.json.Decoder(_Error)
+
+
+def status(error: Raw) -> int:
+    """The HTTP status that an error inside a stream names, as SGLang's do; 0 where it names none."""
+    try:
+        code = _ERROR.decode(error).code
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
+        return 0
+    number = int(code) if isinstance(code, str) and code.isascii() and code.isdigit() and len(code) == 3 else code
+    return number if isinstance(number, int) and 400 <= number < 600 else 0
 
 
 def without_null_usage(text: bytes) -> bytes:

@@ -44,6 +44,7 @@ class Generation(Fields, gc=False, kw_only=True):
     metadata: Raw = ABSENT
     n: Positive | None = None
     presence_penalty: float | None = None
+    prompt_cache_key: str | None = None
     stop: Raw = ABSENT
     stream: bool | None = None
     stream_options: StreamOptions | UnsetType | None = UNSET
@@ -60,6 +61,11 @@ class Chat(Generation, gc=False, kw_only=True):
     top_logprobs: Alternatives | None = None
     tools: Raw = ABSENT
     functions: Raw = ABSENT
+    response_format: Raw = ABSENT
+    thinking: Raw = ABSENT
+    enable_thinking: Raw = ABSENT
+    chat_template_kwargs: Raw = ABSENT
+    reasoning_effort: Raw = ABSENT
 
 
 class Completion(Generation, gc=False, kw_only=True):
@@ -105,6 +111,7 @@ EXPECTED = {
     "logprobs": "true or false for chat, an integer from 0 to 20 for completions",
     "top_logprobs": "an integer from 0 to 20",
     "metadata": "an object of strings",
+    "prompt_cache_key": "a string",
     "stop": "a string or a list of strings",
     "logit_bias": "an object from token ids to numbers from -100 to 100",
     "tools": "a list of tool objects",

@@ -10,11 +10,11 @@ from msgspec import UNSET, Raw
 
 from penstock.config import Limits
 from penstock.errors import CallError
-from penstock.wire import caps
+from penstock.wire import caps, difficulty, session, thinking
 from penstock.wire.call import NO_METADATA, Call
 from penstock.wire.counts import Usage
 from penstock.wire.depth import deeper
-from penstock.wire.fields import EXPECTED, Chat, Completion, Embedding, Error
+from penstock.wire.fields import ABSENT, EXPECTED, Chat, Completion, Embedding, Error
 from penstock.wire.metadata import picked
 from penstock.wire.prompt import SLICE_BYTES, blocks, tokens
 from penstock.wire.usage import usage
@@ -25,6 +25,9 @@ REFUSED = frozenset({"api_base", "base_url", "api_key", "extra_headers", "organi
 """Keys that would have the engine side call elsewhere or as somebody else; they come from the configuration alone."""
 TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 """Status -> OpenAI's error type, where it is neither `invalid_request_error` (4xx) nor `server_error` (5xx)."""
+
+PLAIN = frozenset({b"", b"null", b'{"type":"text"}', b'{"type": "text"}'})
+"""Formats of answers that are none."""
 
 Fields = Chat | Completion | Embedding
 
@@ -40,7 +43,7 @@ _FIELD = re.compile(r" at `\$\.(\w+)|field `(\w+)`$").search
 
 def read(route: str, body: bytes, limits: Limits, salt: int, aliases: Mapping[str, str], metadata: Collection[str] = ()) -> Call:
     """Read and check the body of a call to `route` (a `facts.Route`). `salt`, 64 bits, keeps tenants' prefix hashes apart;
-    `metadata` names the fields of the call's `metadata` to read.
+    `metadata` names the fields of the call's `metadata` to read; where `difficulty` is among them, the call is given one.
 
     Raises CallError, which names the field and the fix, for everything that no engine should see.
     """
@@ -53,7 +56,9 @@ def read(route: str, body: bytes, limits: Limits, salt: int, aliases: Mapping[st
     if isinstance(fields, Embedding):
         if model is not asked:
             body = _rewritten(body, model, ask_usage=False)
-        return Call(model, asked, False, False, 0, tokens(text, 0), blocks(text, model, None, salt), body, found)
+        size = tokens(text, 0)
+        hard = difficulty.graded(found.get(difficulty.NAME), size, 0) if metadata and difficulty.NAME in metadata else 0.0
+        return Call(model, asked, False, False, 0, size, blocks(text, model, None, salt), body, found, session="", difficulty=hard)
     caps.check(fields, limits)
     stream, options = fields.stream is True, fields.stream_options
     usage_asked = bool(options and options.include_usage)
@@ -66,8 +71,31 @@ def read(route: str, body: bytes, limits: Limits, salt: int, aliases: Mapping[st
     size = tokens(text, len(tools))
     prefix = blocks(text, model, tools, salt) if len(text) > SLICE_BYTES else ()
     choices = 1 if fields.n is None and fields.best_of is None else max(fields.n or 1, fields.best_of or 1)
+    thinks, structured = None, False
+    if isinstance(fields, Chat) and (model is not asked or _tells(fields)):
+        thinks = thinking.asked(fields, "" if model is asked else asked)
+        structured = bytes(fields.response_format) not in PLAIN
+    said = fields.prompt_cache_key
+    name = session.checked(said, session.FIELD) if said else ""
+    hard = 0.0
+    if metadata and difficulty.NAME in metadata:
+        hard = difficulty.graded(found.get(difficulty.NAME), size, max_tokens, bool(tools))
     plain = choices == 1 and not tools and (fields.logprobs is None or fields.logprobs is False)
-    return Call(model, asked, stream, usage_asked, max_tokens, size, prefix, body, found, choices, plain)
+    return Call(
+        model, asked, stream, usage_asked, max_tokens, size, prefix, body, found, choices, thinks, bool(tools), structured,
+        name, hard, plain,
+    )  # fmt: skip
+
+
+def _tells(fields: Chat) -> bool:
+    """Whether it has any field about thoughts, or about the answer's form."""
+    return not (
+        fields.thinking is ABSENT
+        and fields.reasoning_effort is ABSENT
+        and fields.chat_template_kwargs is ABSENT
+        and fields.enable_thinking is ABSENT
+        and fields.response_format is ABSENT
+    )
 
 
 def with_model(body: bytes, model: str) -> bytes:

@@ -1,4 +1,4 @@
-"""What an engine's metrics endpoint says of its load, from vLLM, SGLang or llama.cpp, by their old and new names.
+"""What an engine's metrics page says of its load, by the names of its dialect.
 
 Telemetry is input: what is not a finite number inside sane bounds is dropped, and what is dropped is unknown.
 """
@@ -6,12 +6,14 @@ Telemetry is input: what is not a finite number inside sane bounds is dropped, a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from math import isfinite, nan
-
-import msgspec
+from typing import TypeVar
 
 from penstock.facts import Signals
+from penstock.wire import dialect
+
+Number = TypeVar("Number", int, float)
 
 COUNT_MAX = 1_000_000.0
 """No engine runs or queues more requests than that."""
@@ -19,38 +21,29 @@ ROUNDING = 1.01
 """A usage a little above 1 is 1; far above it is nonsense."""
 
 
-class Dialect(msgspec.Struct, frozen=True):
-    """An engine's names for the three signals; for the usage, the first that is there counts."""
-
-    running: bytes
-    waiting: bytes
-    kv_usage: tuple[bytes, ...]
-
-
-DIALECTS = {
-    b"vllm:": Dialect(b"num_requests_running", b"num_requests_waiting", (b"kv_cache_usage_perc", b"gpu_cache_usage_perc")),
-    b"sglang:": Dialect(b"num_running_reqs", b"num_queue_reqs", (b"token_usage",)),
-    b"llamacpp:": Dialect(b"requests_processing", b"requests_deferred", (b"kv_cache_usage_ratio",)),
-}
-"""Prefix of the names -> the names after it."""
-
 _SERIES = re.compile(rb"(?:\{([^\n]*)\})?[ \t]+([^\s]+)").match
 _COPY = re.compile(rb'(?:^|,)\s*(?:tp|pp)_rank="(?!0")').search
 """Ranks of one tensor- or pipeline-parallel group report the same requests: the first speaks for all."""
 
 
-def read(text: bytes) -> Signals:
-    """Signals in a metrics page (Prometheus text format 0.0.4); None for what it does not say.
+def read(text: bytes, spoken: dialect.Dialect | None = None) -> Signals:
+    """Signals in a metrics page (Prometheus text format 0.0.4); None for what it does not say. Not told whose page it is, it finds out.
 
     Counts are summed over labelled series (models, data-parallel ranks), the usage is their mean.
     """
-    text = b"\n" + text
-    for prefix, names in DIALECTS.items():
-        if b"\n" + prefix in text:
-            running, waiting = _total(text, prefix + names.running), _total(text, prefix + names.waiting)
-            usages = (_usage(text, prefix + name) for name in names.kv_usage)
-            return Signals(running, waiting, next((usage for usage in usages if usage is not None), None))
-    return Signals()
+    spoken = spoken or dialect.by_metrics(text)
+    if spoken is None:
+        return Signals()
+    text, prefix, gauges = b"\n" + text, spoken.prefix, spoken.gauges
+    return Signals(
+        _first(_total(text, prefix + name) for name in gauges.running),
+        _first(_total(text, prefix + name) for name in gauges.waiting),
+        _first(_usage(text, prefix + name) for name in gauges.kv_usage),
+    )
+
+
+def _first(found: Iterable[Number | None]) -> Number | None:
+    return next((value for value in found if value is not None), None)
 
 
 def _total(text: bytes, name: bytes) -> int | None:

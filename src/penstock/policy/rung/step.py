@@ -6,14 +6,16 @@ import msgspec
 
 
 class Step(msgspec.Struct, frozen=True):
-    """Exactly one of the three."""
+    """Exactly one of `wait`, `divert`, `lane`, `pool`."""
 
     wait: bool = False
     """From here on it may wait in the queue."""
     divert: bool = False
     """The process takes it; the core hears of it no more."""
     lane: str = ""
-    """Be served by this lane's nodes."""
+    """Be served by the nodes to which requests for this model go."""
+    pool: str = ""
+    """Be served by the nodes of this pool, or of the first of its fallbacks that has the model."""
     model: str = ""
     """The model to ask them for; empty: the one asked for so far."""
 

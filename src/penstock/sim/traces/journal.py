@@ -82,4 +82,5 @@ def _arrival(at_s: float, request: Request, output_tokens: int) -> Arrival:
         model=request.model,
         max_tokens=request.max_tokens,
         stream=request.stream,
+        metadata=request.metadata,
     )

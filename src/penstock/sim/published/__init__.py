@@ -1,0 +1,1 @@
+"""Published results rebuilt: worlds calibrated on what was published of their baselines, and ours judged by ratio to those."""
