@@ -142,7 +142,7 @@ class Watch:
         rare = self._round % RARE == 0
         if not self._node.config.models:
             return self._signals.models is None or rare
-        return rare and self._node.config.engine is Engine.AUTO
+        return rare and self._node.config.engine == Engine.AUTO
 
     def _listed(self, status: int, body: bytes) -> None:
         listed = _listing(body) if status == 200 else None
@@ -206,7 +206,7 @@ class Watch:
         # Numbers of an earlier round would be taken for news: what was not reported now is unknown.
         engine = self._node.dialect.engine
         known = None if engine is Engine.AUTO else str(engine)
-        embedded = self._owner == continuation.EMBEDDED and self._node.config.engine is Engine.AUTO
+        embedded = self._owner == continuation.EMBEDDED and self._node.config.engine == Engine.AUTO
         way = self._node.way = continuation.way(continuation.EMBEDDED if embedded else engine)
         self._signals = msgspec.structs.replace(signals, models=self._signals.models, engine=known, continues=way.forms)
         self._misses = 0
